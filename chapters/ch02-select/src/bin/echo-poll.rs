@@ -1,0 +1,196 @@
+//! The server of this chapter with poll(2) in place of select(2).
+//!
+//! A list of descriptors takes the place of the two sets, so any number of any value will do.
+//! What stays: the list is handed over, and looked through, on every turn.
+#![cfg_attr(not(unix), allow(unused))]
+
+#[cfg(unix)]
+use std::os::fd::AsFd;
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::Parser;
+#[cfg(unix)]
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+/// The most that one read takes. One buffer serves all clients: what it holds goes on at once.
+const BUFFER_SIZE: usize = 64 * 1024;
+
+/// With so much waiting for a client we read no more from it, and TCP holds the sender back.
+const HIGH_WATER: usize = 64 * 1024;
+
+/// Echo to many clients in one process: poll(2), without select's limit
+#[derive(Parser)]
+struct Args {
+    /// Where to listen; port 0 picks a free one
+    #[arg(default_value = "127.0.0.1:9000", value_parser = resolve)]
+    address: SocketAddr,
+}
+
+fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
+    let mut addresses = address.to_socket_addrs()?;
+    addresses.next().context("the name has no address")
+}
+
+#[cfg(unix)]
+fn main() -> anyhow::Result<()> {
+    let Args { address } = Args::parse();
+    let listener = TcpListener::bind(address).context(format!("cannot listen on {address}"))?;
+    listener.set_nonblocking(true)?;
+    let _ = writeln!(io::stdout(), "Listening on {}", listener.local_addr()?);
+
+    let mut clients: Vec<Client> = Vec::new();
+    let mut buffer = vec![0; BUFFER_SIZE];
+    let mut full = false;
+    loop {
+        let (newcomers, ready) = match wait(&listener, full, &clients) {
+            Err(nix::Error::EINTR) => continue, // a signal came first
+            answer => answer.context("poll failed")?,
+        };
+
+        let before = clients.len();
+        let mut each = ready.into_iter();
+        clients.retain_mut(|client| client.serve(each.next(), &mut buffer));
+
+        if newcomers || full && clients.len() < before {
+            let accepted = accept_all(&listener, &mut clients);
+            if let (Err(error), false) = (&accepted, full) {
+                let _ = writeln!(io::stderr(), "cannot accept until a client leaves: {error}");
+            }
+            full = accepted.is_err();
+        }
+        if full && clients.is_empty() {
+            thread::sleep(Duration::from_secs(1)); // nobody can leave: others hold the descriptors
+            full = false;
+        }
+    }
+}
+
+/// Is somebody at the listener, and can each client be read, be written?
+type Answer = (bool, Vec<(bool, bool)>);
+
+/// Sleeps until something can be done. A full server leaves newcomers in the kernel's queue.
+#[cfg(unix)]
+fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<Answer> {
+    // Unlike select, poll answers in a field of its own; but the list borrows the descriptors,
+    // and those change on every turn.
+    let mut list = Vec::with_capacity(1 + clients.len());
+    let newcomers = if full {
+        PollFlags::empty()
+    } else {
+        PollFlags::POLLIN
+    };
+    list.push(PollFd::new(listener.as_fd(), newcomers));
+    for client in clients {
+        let mut interest = PollFlags::empty();
+        if !client.ended && client.waiting() < HIGH_WATER {
+            interest |= PollFlags::POLLIN;
+        }
+        // An idle socket is always writable: ask only while bytes wait, or poll never sleeps.
+        if client.waiting() > 0 {
+            interest |= PollFlags::POLLOUT;
+        }
+        list.push(PollFd::new(client.stream.as_fd(), interest));
+    }
+    poll(&mut list, PollTimeout::NONE)?;
+
+    // A reset comes as POLLERR and POLLHUP, asked for or not: the next read or write names it.
+    let trouble = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
+    let mut ready = list.iter().map(|entry| {
+        let flags = entry.revents().unwrap_or(trouble);
+        let readable = flags.intersects(trouble | PollFlags::POLLIN);
+        (readable, flags.contains(PollFlags::POLLOUT))
+    });
+    let newcomers = ready.next().is_some_and(|(readable, _)| readable);
+    Ok((newcomers, ready.collect()))
+}
+
+/// Empties the kernel's queue of newcomers. An error says that no more can be had for now.
+#[cfg(unix)]
+fn accept_all(listener: &TcpListener, clients: &mut Vec<Client>) -> io::Result<()> {
+    loop {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                stream.set_nonblocking(true)?; // Linux does not inherit it from the listener
+                let _ = writeln!(io::stdout(), "Client {peer} connected");
+                clients.push(Client {
+                    stream,
+                    peer,
+                    pending: Vec::new(),
+                    sent: 0,
+                    ended: false,
+                });
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock => return Ok(()),
+                ErrorKind::ConnectionAborted => {} // this client has left the queue again
+                _ => return Err(error),            // no descriptor or no memory is left
+            },
+        }
+    }
+}
+
+/// A client, and what it has not taken yet.
+struct Client {
+    stream: TcpStream,
+    peer: SocketAddr,
+    pending: Vec<u8>,
+    sent: usize, // how much of it has gone out
+    ended: bool, // it has said everything, but perhaps not yet heard everything
+}
+
+impl Client {
+    fn waiting(&self) -> usize {
+        self.pending.len() - self.sent
+    }
+
+    /// Does what the socket is ready for. False when this client needs us no more.
+    fn serve(&mut self, ready: Option<(bool, bool)>, buffer: &mut [u8]) -> bool {
+        let peer = self.peer;
+        let done = match ready {
+            Some((true, _)) => self.receive(buffer),
+            Some((_, true)) => self.send(),
+            _ => Ok(()),
+        };
+        let _ = match done {
+            Ok(()) if !self.ended || self.waiting() > 0 => return true,
+            Ok(()) => writeln!(io::stdout(), "Client {peer} closed the connection"),
+            Err(error) => writeln!(io::stderr(), "Client {peer}: {error}"),
+        };
+        false
+    }
+
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<()> {
+        let count = match self.stream.read(buffer) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()), // a hint only
+            result => result?,
+        };
+        self.ended = count == 0;
+        self.pending.drain(..self.sent);
+        self.sent = 0;
+        self.pending.extend_from_slice(&buffer[..count]);
+        self.send()
+    }
+
+    /// Sends what the socket takes now; the offset remembers how much that was.
+    fn send(&mut self) -> io::Result<()> {
+        match self.stream.write(&self.pending[self.sent..]) {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+            result => self.sent += result?,
+        }
+        if self.waiting() == 0 {
+            (self.pending, self.sent) = (Vec::new(), 0); // gives the memory back
+        }
+        Ok(())
+    }
+}
+
+#[cfg(not(unix))]
+fn main() -> anyhow::Result<()> {
+    anyhow::bail!("poll(2) through nix needs Unix; on Windows, run this program in WSL")
+}
