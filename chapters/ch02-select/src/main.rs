@@ -17,6 +17,7 @@ use anyhow::Context;
 use clap::Parser;
 #[cfg(unix)]
 use nix::sys::select::{FD_SETSIZE, FdSet, select};
+use socket2::SockRef;
 
 /// The most that one read takes. One buffer serves all clients: what it holds goes on at once.
 const BUFFER_SIZE: usize = 64 * 1024;
@@ -45,6 +46,7 @@ fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
 fn main() -> anyhow::Result<()> {
     let Args { address } = Args::parse();
     let listener = TcpListener::bind(address).context(format!("cannot listen on {address}"))?;
+    SockRef::from(&listener).listen(1024)?; // std lets only 128 newcomers wait
     listener.set_nonblocking(true)?;
     anyhow::ensure!(
         listener.as_raw_fd() < LIMIT,
@@ -153,7 +155,6 @@ impl Client {
 
     /// Does what the socket is ready for. False when this client needs us no more.
     fn serve(&mut self, ready: Option<(bool, bool)>, buffer: &mut [u8]) -> bool {
-        let peer = self.peer;
         let done = match ready {
             Some((true, _)) => self.receive(buffer),
             Some((_, true)) => self.send(),
@@ -161,8 +162,8 @@ impl Client {
         };
         let _ = match done {
             Ok(()) if !self.ended || self.waiting() > 0 => return true,
-            Ok(()) => writeln!(io::stdout(), "Client {peer} closed the connection"),
-            Err(error) => writeln!(io::stderr(), "Client {peer}: {error}"),
+            Ok(()) => writeln!(io::stdout(), "Client {} closed the connection", self.peer),
+            Err(error) => writeln!(io::stderr(), "Client {}: {error}", self.peer),
         };
         false
     }

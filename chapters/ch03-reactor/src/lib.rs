@@ -1,0 +1,494 @@
+//! The handbook's event loop: a reactor on [`polling`], which is epoll on Linux, kqueue on
+//! macOS and the BSDs, and a completion port on Windows.
+//!
+//! | handbook (PHP) | here |
+//! |---|---|
+//! | `addReadStream($stream, $handler)` | [`Reactor::add_reader`], or [`Reactor::add`] for a handler with state |
+//! | `addWriteStream($stream, $handler)` | [`Reactor::add_writer`], or [`Reactor::set_interest`] |
+//! | `removeReadStream`, `removeWriteStream` | [`Reactor::set_interest`] |
+//! | `removeStream($stream)` | [`Reactor::remove`] |
+//! | `run()` | [`Reactor::run`], ended by [`Reactor::stop`] |
+//! | `usleep(100)` when there is nothing to do | sleep in the kernel until there is |
+//!
+//! A handler does not own the loop. The loop owns its handlers, and lends itself to the one
+//! that it calls: so a handler can add, change and remove sources, itself among them.
+//!
+//! The pattern is Douglas Schmidt's "Reactor: An Object Behavioral Pattern for
+//! Demultiplexing and Dispatching Handles for Synchronous Events" (1995).
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+
+use polling::{AsSource, Event, Events, PollMode, Poller};
+
+/// What the kernel should report of a source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Interest {
+    /// Nothing: the loop keeps the source, the kernel does not watch it.
+    None,
+    /// That a read, or an accept, will not block: it brings data, the end or an error.
+    Read,
+    /// That a write will not block. This is nearly always so: ask only while bytes wait.
+    Write,
+    /// Both.
+    ReadWrite,
+}
+
+impl Interest {
+    fn reads(self) -> bool {
+        matches!(self, Interest::Read | Interest::ReadWrite)
+    }
+
+    fn writes(self) -> bool {
+        matches!(self, Interest::Write | Interest::ReadWrite)
+    }
+}
+
+/// Names a source of one [`Reactor`]. When the source is removed its token names nothing,
+/// even if the next source gets the same descriptor and the same place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Token(usize);
+
+impl Token {
+    /// A token is the key that the kernel hands back with each event. Its lower half is the
+    /// place of the source, its upper half counts how often that place was given away.
+    const HALF: u32 = usize::BITS / 2;
+
+    fn new(index: usize, generation: u32) -> Token {
+        Token(index | (generation as usize) << Token::HALF)
+    }
+
+    fn index(self) -> usize {
+        self.0 & (usize::MAX >> Token::HALF)
+    }
+}
+
+/// What to do when a source is ready. It is given the loop, its own token and the source.
+///
+/// A call does a bounded piece of work (one read, say) and never blocks: all other sources
+/// wait meanwhile. What it leaves is reported again on the next turn.
+pub trait Handler<S> {
+    /// The source can be read: data, a newcomer to accept, the end, or an error.
+    fn readable(&mut self, reactor: &mut Reactor, token: Token, source: &S) -> io::Result<()>;
+
+    /// The source can be written, or has failed.
+    fn writable(&mut self, reactor: &mut Reactor, token: Token, source: &S) -> io::Result<()>;
+
+    /// One of the others has returned this error, and the source will be removed and closed.
+    /// It is written to stderr unless the handler knows better.
+    fn failed(&mut self, reactor: &mut Reactor, error: io::Error) {
+        let _ = reactor;
+        let _ = writeln!(io::stderr(), "{error}");
+    }
+}
+
+/// A function as a handler: called for whatever its source is ready for.
+struct Function<F>(F);
+
+impl<S, F> Handler<S> for Function<F>
+where
+    F: FnMut(&mut Reactor, Token, &S) -> io::Result<()>,
+{
+    fn readable(&mut self, reactor: &mut Reactor, token: Token, source: &S) -> io::Result<()> {
+        (self.0)(reactor, token, source)
+    }
+
+    fn writable(&mut self, reactor: &mut Reactor, token: Token, source: &S) -> io::Result<()> {
+        (self.0)(reactor, token, source)
+    }
+}
+
+/// A source with its handler, whatever types they have.
+trait Entry {
+    fn source(&self) -> &dyn AsSource;
+    fn readable(&mut self, reactor: &mut Reactor, token: Token) -> io::Result<()>;
+    fn writable(&mut self, reactor: &mut Reactor, token: Token) -> io::Result<()>;
+    fn failed(&mut self, reactor: &mut Reactor, error: io::Error);
+}
+
+impl<S: AsSource, H: Handler<S>> Entry for (S, H) {
+    fn source(&self) -> &dyn AsSource {
+        &self.0
+    }
+
+    fn readable(&mut self, reactor: &mut Reactor, token: Token) -> io::Result<()> {
+        self.1.readable(reactor, token, &self.0)
+    }
+
+    fn writable(&mut self, reactor: &mut Reactor, token: Token) -> io::Result<()> {
+        self.1.writable(reactor, token, &self.0)
+    }
+
+    fn failed(&mut self, reactor: &mut Reactor, error: io::Error) {
+        self.1.failed(reactor, error);
+    }
+}
+
+/// A place for a source: 24 bytes, and one allocation for the source with its handler.
+struct Slot {
+    generation: u32,
+    /// What the handlers want to hear.
+    wanted: Interest,
+    /// What the kernel was asked.
+    asked: Interest,
+    /// Taken out while its handler runs: nobody is lent a loop that owns him.
+    entry: Option<Box<dyn Entry>>,
+}
+
+/// Names a timer of one [`Reactor`]: its deadline, and a number that tells equal ones apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timer(Instant, u64);
+
+/// The part of the loop that other threads may touch.
+struct Shared {
+    poller: Poller,
+    woken: AtomicBool,
+    stopped: AtomicBool,
+}
+
+/// Wakes or stops a [`Reactor`] from another thread, or from a signal handler.
+///
+/// Both calls set a flag and notify the poller. On Linux that is one write(2) to an eventfd,
+/// without locks or allocation, so it is async-signal-safe (signal-safety(7)).
+#[derive(Clone)]
+pub struct Handle(Arc<Shared>);
+
+impl Handle {
+    /// Makes the loop call what was given to [`Reactor::on_wake`]. Several wakes may become
+    /// one call, but there is always a call after the last wake.
+    pub fn wake(&self) -> io::Result<()> {
+        self.0.woken.store(true, SeqCst);
+        self.0.poller.notify()
+    }
+
+    /// Makes [`Reactor::run`] return at the end of its turn.
+    pub fn stop(&self) -> io::Result<()> {
+        self.0.stopped.store(true, SeqCst);
+        self.0.poller.notify()
+    }
+}
+
+type Action = Box<dyn FnOnce(&mut Reactor)>;
+type WakeAction = Box<dyn FnMut(&mut Reactor)>;
+
+/// The loop: it sleeps until sources are ready or timers are due, and calls their handlers.
+///
+/// ```
+/// use ch03_reactor::Reactor;
+/// use std::net::{TcpListener, TcpStream};
+///
+/// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// let client = TcpStream::connect(listener.local_addr()?)?;
+///
+/// let mut reactor = Reactor::new()?;
+/// reactor.add_reader(listener, |reactor, token, listener| {
+///     let (_connection, peer) = listener.accept()?;
+///     println!("{peer} connected");
+///     reactor.remove(token);
+///     Ok(())
+/// })?;
+/// reactor.run()?; // returns: no source and no timer is left
+/// # drop(client);
+/// # std::io::Result::Ok(())
+/// ```
+pub struct Reactor {
+    shared: Arc<Shared>,
+    slots: Vec<Slot>,
+    free: Vec<usize>,
+    timers: BTreeMap<Timer, Action>,
+    timers_made: u64,
+    on_wake: Option<WakeAction>,
+}
+
+impl Reactor {
+    /// Makes an empty loop. Fails when the system has no descriptor left for the poller.
+    pub fn new() -> io::Result<Reactor> {
+        let poller = Poller::new()?;
+        let (woken, stopped) = (AtomicBool::new(false), AtomicBool::new(false));
+        Ok(Reactor {
+            shared: Arc::new(Shared {
+                poller,
+                woken,
+                stopped,
+            }),
+            slots: Vec::new(),
+            free: Vec::new(),
+            timers: BTreeMap::new(),
+            timers_made: 0,
+            on_wake: None,
+        })
+    }
+
+    /// Adds a source and calls `handler` whenever it can be read. The source must be
+    /// non-blocking. When `handler` returns an error, that is written to stderr and the
+    /// source is removed.
+    pub fn add_reader<S: AsSource + 'static>(
+        &mut self,
+        source: S,
+        handler: impl FnMut(&mut Reactor, Token, &S) -> io::Result<()> + 'static,
+    ) -> io::Result<Token> {
+        self.add(source, Interest::Read, Function(handler))
+    }
+
+    /// Adds a source and calls `handler` whenever it can be written: a socket that is
+    /// connecting, say. Otherwise like [`add_reader`](Reactor::add_reader).
+    pub fn add_writer<S: AsSource + 'static>(
+        &mut self,
+        source: S,
+        handler: impl FnMut(&mut Reactor, Token, &S) -> io::Result<()> + 'static,
+    ) -> io::Result<Token> {
+        self.add(source, Interest::Write, Function(handler))
+    }
+
+    /// Adds a non-blocking source with a handler that keeps state and serves both directions.
+    /// The loop owns both from now on; fails when the kernel cannot watch the source.
+    pub fn add<S: AsSource + 'static>(
+        &mut self,
+        source: S,
+        interest: Interest,
+        handler: impl Handler<S> + 'static,
+    ) -> io::Result<Token> {
+        let index = self.free.pop().unwrap_or_else(|| {
+            let (wanted, asked) = (Interest::None, Interest::None);
+            self.slots.push(Slot {
+                generation: 0,
+                wanted,
+                asked,
+                entry: None,
+            });
+            self.slots.len() - 1
+        });
+        let slot = &mut self.slots[index];
+        slot.entry = Some(Box::new((source, handler)));
+        let token = Token::new(index, slot.generation);
+        let added = self.set_interest(token, interest);
+        if added.is_err() {
+            self.remove(token);
+        }
+        added.map(|()| token)
+    }
+
+    /// Changes what the kernel should report of a source. A token that names nothing is
+    /// ignored. The kernel is told at once, or, from the source's own handler, after that.
+    pub fn set_interest(&mut self, token: Token, interest: Interest) -> io::Result<()> {
+        let Some(slot) = get(&mut self.slots, token) else {
+            return Ok(());
+        };
+        slot.wanted = interest;
+        match &slot.entry {
+            Some(entry) => {
+                ask(
+                    &self.shared.poller,
+                    entry.source(),
+                    token,
+                    slot.asked,
+                    interest,
+                )?;
+                slot.asked = interest;
+                Ok(())
+            }
+            None => Ok(()), // its handler runs: dispatch will ask
+        }
+    }
+
+    /// Removes a source and drops it with its handler, which closes it. Events that were
+    /// already reported for it are forgotten. A token that names nothing is ignored.
+    pub fn remove(&mut self, token: Token) {
+        let Some(slot) = get(&mut self.slots, token) else {
+            return;
+        };
+        let (asked, entry) = (slot.asked, slot.entry.take());
+        slot.generation = slot.generation.wrapping_add(1);
+        slot.asked = Interest::None;
+        self.free.push(token.index());
+        if let Some(entry) = entry {
+            forget(&self.shared.poller, &*entry, token, asked);
+        }
+    }
+
+    /// Calls `action` once, not before `after` has passed on the monotonic clock.
+    ///
+    /// ```
+    /// # use ch03_reactor::Reactor;
+    /// # use std::time::Duration;
+    /// let mut reactor = Reactor::new()?;
+    /// let late = reactor.add_timer(Duration::from_secs(60), |_| println!("too late"));
+    /// reactor.add_timer(Duration::from_millis(1), move |reactor| reactor.cancel(late));
+    /// reactor.run()?; // returns after a millisecond
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn add_timer(
+        &mut self,
+        after: Duration,
+        action: impl FnOnce(&mut Reactor) + 'static,
+    ) -> Timer {
+        const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+        self.timers_made += 1;
+        let timer = Timer(Instant::now() + after.min(CENTURY), self.timers_made);
+        self.timers.insert(timer, Box::new(action));
+        timer
+    }
+
+    /// Takes a timer back. One that has fired, or was cancelled before, is ignored.
+    pub fn cancel(&mut self, timer: Timer) {
+        self.timers.remove(&timer);
+    }
+
+    /// Sets what is called after a [`Handle::wake`].
+    pub fn on_wake(&mut self, action: impl FnMut(&mut Reactor) + 'static) {
+        self.on_wake = Some(Box::new(action));
+    }
+
+    /// A handle for other threads and for signal handlers.
+    ///
+    /// ```
+    /// # use ch03_reactor::Reactor;
+    /// # use std::{thread, time::Duration};
+    /// let mut reactor = Reactor::new()?;
+    /// let handle = reactor.handle();
+    /// reactor.add_timer(Duration::from_secs(60), |_| ());
+    /// thread::spawn(move || handle.stop());
+    /// reactor.run()?; // returns at once
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn handle(&self) -> Handle {
+        Handle(Arc::clone(&self.shared))
+    }
+
+    /// Makes [`run`](Reactor::run) return at the end of this turn.
+    pub fn stop(&mut self) {
+        self.shared.stopped.store(true, SeqCst);
+    }
+
+    /// Calls handlers until somebody calls `stop`, or no source and no timer is left.
+    /// Fails only when the kernel cannot wait: the sources have their errors to themselves.
+    pub fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::new();
+        while !self.shared.stopped.swap(false, SeqCst) && self.has_work() {
+            let deadline = self.timers.first_key_value().map(|(timer, _)| timer.0);
+            let timeout = deadline.map(|it| it.saturating_duration_since(Instant::now()));
+            events.clear();
+            self.shared.poller.wait(&mut events, timeout)?;
+
+            for event in events.iter() {
+                self.dispatch(event);
+            }
+            self.fire_timers();
+            if self.shared.woken.swap(false, SeqCst)
+                && let Some(mut action) = self.on_wake.take()
+            {
+                action(self);
+                self.on_wake.get_or_insert(action); // unless the action has set another
+            }
+        }
+        Ok(())
+    }
+
+    fn has_work(&self) -> bool {
+        self.slots.len() > self.free.len() || !self.timers.is_empty()
+    }
+
+    fn dispatch(&mut self, event: Event) {
+        let token = Token(event.key);
+        // A handler may have removed this source earlier in the turn, and another one may
+        // have taken its place: then the generation differs, and the event is stale.
+        let Some(slot) = get(&mut self.slots, token) else {
+            return;
+        };
+        let asked = slot.asked;
+        let Some(mut entry) = slot.entry.take() else {
+            return;
+        };
+
+        let mut result = Ok(());
+        if event.readable && self.wanted(token).reads() {
+            result = entry.readable(self, token);
+        }
+        // The read handler may have removed its source, or its interest in writing.
+        if result.is_ok() && event.writable && self.wanted(token).writes() {
+            result = entry.writable(self, token);
+        }
+
+        let wanted = self.wanted(token);
+        let poller = &self.shared.poller;
+        let told = result.and_then(|()| ask(poller, entry.source(), token, asked, wanted));
+        if let Err(error) = told {
+            entry.failed(self, error);
+            self.remove(token);
+            forget(&self.shared.poller, &*entry, token, asked);
+        } else if let Some(slot) = get(&mut self.slots, token) {
+            slot.asked = wanted;
+            slot.entry = Some(entry);
+        }
+        // Otherwise it has removed itself: here it is dropped, and its source closed.
+    }
+
+    /// What a source wants; nothing if it is gone.
+    fn wanted(&mut self, token: Token) -> Interest {
+        get(&mut self.slots, token).map_or(Interest::None, |slot| slot.wanted)
+    }
+
+    fn fire_timers(&mut self) {
+        let now = Instant::now();
+        while let Some(first) = self.timers.first_entry()
+            && first.key().0 <= now
+        {
+            let action = first.remove();
+            action(self);
+        }
+    }
+}
+
+impl Drop for Reactor {
+    fn drop(&mut self) {
+        // A handle may keep the poller alive for longer than the sources.
+        for index in 0..self.slots.len() {
+            self.remove(Token::new(index, self.slots[index].generation));
+        }
+    }
+}
+
+/// The slot that a token names, if that is still the same source.
+fn get(slots: &mut [Slot], token: Token) -> Option<&mut Slot> {
+    let slot = slots.get_mut(token.index())?;
+    (Token::new(token.index(), slot.generation) == token).then_some(slot)
+}
+
+/// Tells the kernel what to report of a source, in level mode: whatever a handler leaves
+/// undone is reported again, and nothing has to be armed anew after an event.
+fn ask(
+    poller: &Poller,
+    source: &dyn AsSource,
+    token: Token,
+    asked: Interest,
+    wanted: Interest,
+) -> io::Result<()> {
+    let event = Event::new(token.0, wanted.reads(), wanted.writes());
+    match (asked, wanted) {
+        (asked, wanted) if asked == wanted => Ok(()),
+        // SAFETY: a source must be deleted from the poller before it is closed. The source
+        // is owned by its entry and lent out only as `&S`, so nothing closes it before the
+        // entry is dropped; and whoever drops an entry (`remove`, `dispatch`, `drop`) asks
+        // for nothing before.
+        (Interest::None, _) => unsafe {
+            poller.add_with_mode(&source.source(), event, PollMode::Level)
+        },
+        // Watching for nothing is not enough: the kernel reports a hang-up all the same,
+        // again and again.
+        (_, Interest::None) => poller.delete(source),
+        _ => poller.modify_with_mode(source, event, PollMode::Level),
+    }
+}
+
+/// Takes a source back from the kernel before it is closed.
+fn forget(poller: &Poller, entry: &dyn Entry, token: Token, asked: Interest) {
+    // This cannot fail for an open, watched source; and there is nobody to tell.
+    let _ = ask(poller, entry.source(), token, asked, Interest::None);
+}

@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::Context;
 use clap::Parser;
+use socket2::SockRef;
 
 /// A thread's share of memory for reading; small, since every client has one.
 const BUFFER_SIZE: usize = 16 * 1024;
@@ -36,6 +37,7 @@ fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
 fn main() -> anyhow::Result<()> {
     let Args { address } = Args::parse();
     let listener = TcpListener::bind(address).context(format!("cannot listen on {address}"))?;
+    SockRef::from(&listener).listen(1024)?; // std lets only 128 newcomers wait
     let _ = writeln!(io::stdout(), "Listening on {}", listener.local_addr()?);
 
     let main_thread = thread::current();
