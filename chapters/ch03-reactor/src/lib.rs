@@ -28,6 +28,8 @@ use std::{
 
 use polling::{AsSource, Event, Events, PollMode, Poller};
 
+mod acceptor;
+
 /// What the kernel should report of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {

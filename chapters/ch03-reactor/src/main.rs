@@ -8,7 +8,6 @@ use std::{
     io::{self, ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
     rc::Rc,
-    time::Duration,
 };
 
 use anyhow::Context;
@@ -18,10 +17,6 @@ use socket2::SockRef;
 
 /// The most that one read takes. One buffer serves all connections, as one reads at a time.
 const BUFFER_SIZE: usize = 64 * 1024;
-type Buffer = Rc<RefCell<Vec<u8>>>;
-
-/// How long the listener rests when no descriptor is left for a newcomer.
-const REST: Duration = Duration::from_secs(1);
 
 /// Echo to any number of clients: an event loop and its handlers
 #[derive(Parser)]
@@ -40,65 +35,28 @@ fn main() -> anyhow::Result<()> {
     let Args { address } = Args::parse();
     let listener = TcpListener::bind(address).context(format!("cannot listen on {address}"))?;
     SockRef::from(&listener).listen(1024)?; // std lets only 128 newcomers wait
-    listener.set_nonblocking(true)?;
     let mut reactor = Reactor::new().context("cannot create the event loop")?;
     let _ = writeln!(io::stdout(), "Listening on {}", listener.local_addr()?);
 
     let buffer = Rc::new(RefCell::new(vec![0; BUFFER_SIZE]));
-    let mut full = false;
-    reactor.add_reader(listener, move |reactor, token, listener| {
-        let accepted = accept_all(reactor, listener, &buffer);
-        if let Err(error) = &accepted {
-            if !full {
-                let _ = writeln!(io::stderr(), "cannot accept for now: {error}");
-            }
-            reactor.set_interest(token, Interest::None)?;
-            rest(reactor, token);
-        }
-        full = accepted.is_err();
+    reactor.add_listener(listener, move |reactor, stream, peer| {
+        let connection = Connection {
+            peer,
+            buffer: Rc::clone(&buffer),
+            pending: Box::default(),
+            sent: 0,
+        };
+        reactor.add(stream, Interest::Read, connection)?;
+        let _ = writeln!(io::stdout(), "Client {peer} connected");
         Ok(())
     })?;
     reactor.run().context("the event loop failed")
 }
 
-/// Empties the kernel's queue of newcomers. An error says that no more can be had for now.
-fn accept_all(reactor: &mut Reactor, listener: &TcpListener, buffer: &Buffer) -> io::Result<()> {
-    loop {
-        match listener.accept() {
-            Ok((stream, peer)) => {
-                stream.set_nonblocking(true)?; // Linux does not inherit it from the listener
-                let connection = Connection {
-                    peer,
-                    buffer: Rc::clone(buffer),
-                    pending: Box::default(),
-                    sent: 0,
-                };
-                reactor.add(stream, Interest::Read, connection)?;
-                let _ = writeln!(io::stdout(), "Client {peer} connected");
-            }
-            Err(error) => match error.kind() {
-                ErrorKind::WouldBlock => return Ok(()),
-                ErrorKind::ConnectionAborted => {} // this client has left the queue again
-                _ => return Err(error),            // no descriptor or no memory is left
-            },
-        }
-    }
-}
-
-/// Lets the listener sleep for a while. Newcomers wait in the kernel's queue; asking for
-/// them at once, again and again, would keep the processor busy and help nobody.
-fn rest(reactor: &mut Reactor, listener: Token) {
-    reactor.add_timer(REST, move |reactor| {
-        if reactor.set_interest(listener, Interest::Read).is_err() {
-            rest(reactor, listener);
-        }
-    });
-}
-
 /// One client, and what it has not taken yet.
 struct Connection {
     peer: SocketAddr,
-    buffer: Buffer,
+    buffer: Rc<RefCell<Vec<u8>>>,
     pending: Box<[u8]>,
     sent: usize, // how much of it has gone out
 }

@@ -1,0 +1,84 @@
+use std::{
+    io::{self, ErrorKind, Write},
+    net::{SocketAddr, TcpListener, TcpStream},
+    time::Duration,
+};
+
+use crate::{Interest, Reactor, Token};
+
+/// How long a listener rests when the system has no descriptor or memory for a newcomer.
+const REST: Duration = Duration::from_secs(1);
+
+impl Reactor {
+    /// Accepts newcomers and calls `welcome` with each of them; the stream is non-blocking.
+    ///
+    /// An error from `welcome`, or from accept(2) for want of descriptors or memory, is told
+    /// on stderr once, and the listener rests for a second: who is not accepted waits in
+    /// the kernel's queue, and asking for him again and again would only heat the processor.
+    ///
+    /// ```
+    /// # use ch03_reactor::Reactor;
+    /// # use std::net::{TcpListener, TcpStream};
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let client = TcpStream::connect(listener.local_addr()?)?;
+    ///
+    /// let mut reactor = Reactor::new()?;
+    /// reactor.add_listener(listener, move |reactor, _stream, peer| {
+    ///     assert_eq!(peer, client.local_addr()?);
+    ///     reactor.stop();
+    ///     Ok(())
+    /// })?;
+    /// reactor.run()?;
+    /// # std::io::Result::Ok(())
+    /// ```
+    pub fn add_listener(
+        &mut self,
+        listener: TcpListener,
+        mut welcome: impl FnMut(&mut Reactor, TcpStream, SocketAddr) -> io::Result<()> + 'static,
+    ) -> io::Result<Token> {
+        listener.set_nonblocking(true)?;
+        let mut full = false;
+        self.add_reader(listener, move |reactor, token, listener| {
+            let accepted = accept_all(reactor, listener, &mut welcome);
+            if let Err(error) = &accepted {
+                if !full {
+                    let _ = writeln!(io::stderr(), "cannot accept for now: {error}");
+                }
+                reactor.set_interest(token, Interest::None)?;
+                rest(reactor, token);
+            }
+            full = accepted.is_err();
+            Ok(())
+        })
+    }
+}
+
+/// Empties the kernel's queue of newcomers. An error says that no more can be had for now.
+fn accept_all(
+    reactor: &mut Reactor,
+    listener: &TcpListener,
+    welcome: &mut impl FnMut(&mut Reactor, TcpStream, SocketAddr) -> io::Result<()>,
+) -> io::Result<()> {
+    loop {
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                stream.set_nonblocking(true)?; // Linux does not inherit it from the listener
+                welcome(reactor, stream, peer)?;
+            }
+            Err(error) => match error.kind() {
+                ErrorKind::WouldBlock => return Ok(()),
+                ErrorKind::ConnectionAborted => {} // this client has left the queue again
+                _ => return Err(error),            // no descriptor or no memory is left
+            },
+        }
+    }
+}
+
+/// Watches the listener again after a while.
+fn rest(reactor: &mut Reactor, listener: Token) {
+    reactor.add_timer(REST, move |reactor| {
+        if reactor.set_interest(listener, Interest::Read).is_err() {
+            rest(reactor, listener);
+        }
+    });
+}
