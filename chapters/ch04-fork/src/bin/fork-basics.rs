@@ -1,0 +1,86 @@
+//! fork(2) alone: one process becomes two, the child works, the parent waits for it.
+//!
+//! Both go on after the same call; what it returned tells them who they are.
+#![cfg_attr(not(unix), allow(unused))]
+
+use std::{
+    io::{self, Write},
+    process, thread,
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::Parser;
+#[cfg(unix)]
+use nix::{
+    libc,
+    sys::wait::{WaitStatus, waitpid},
+    unistd::{ForkResult, Pid, fork},
+};
+
+/// Fork a child, let it work, and learn how it ended
+#[derive(Parser)]
+struct Args {
+    /// How long the child works
+    #[arg(default_value_t = 2)]
+    seconds: u64,
+}
+
+#[cfg(unix)]
+fn main() -> anyhow::Result<()> {
+    let Args { seconds } = Args::parse();
+    let _ = writeln!(io::stdout(), "I am process {}", process::id());
+
+    // What stdout still holds back would be copied, and printed twice: flush before a fork.
+    // (Rust's stdout keeps back no finished line, C's and PHP's do when it is no terminal.)
+    let _ = io::stdout().flush();
+    // SAFETY: this process has one thread, so the child may do whatever its parent may.
+    match unsafe { fork() }.context("cannot fork")? {
+        ForkResult::Child => work(seconds),
+        ForkResult::Parent { child } => wait_for(child),
+    }
+}
+
+#[cfg(unix)]
+fn work(seconds: u64) -> ! {
+    let (me, parent) = (process::id(), Pid::parent());
+    let _ = writeln!(
+        io::stdout(),
+        "I am {me}, a child of {parent}, and work for {seconds} s"
+    );
+    thread::sleep(Duration::from_secs(seconds));
+    // SAFETY: _exit(2) may be called at any time. It ends the child here, without the
+    // clean-up that its parent has registered for its own end.
+    unsafe { libc::_exit(0) }
+}
+
+/// Sleeps until the child ends. Until it is waited for, an ended child is a zombie: an entry
+/// in the process table that keeps its exit status.
+#[cfg(unix)]
+fn wait_for(child: Pid) -> anyhow::Result<()> {
+    let status = loop {
+        match waitpid(child, None) {
+            Err(nix::Error::EINTR) => {} // a signal came first
+            status => break status.context("cannot wait for the child")?,
+        }
+    };
+    let _ = match status {
+        WaitStatus::Exited(_, code) => {
+            writeln!(io::stdout(), "My child {child} exited with status {code}")
+        }
+        // Try it: kill -TERM the child while it works.
+        WaitStatus::Signaled(_, signal, _) => {
+            writeln!(io::stdout(), "My child {child} was killed by {signal}")
+        }
+        status => writeln!(
+            io::stdout(),
+            "My child {child} is in a strange state: {status:?}"
+        ),
+    };
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn main() -> anyhow::Result<()> {
+    anyhow::bail!("fork(2) needs Unix; on Windows, run this program in WSL")
+}

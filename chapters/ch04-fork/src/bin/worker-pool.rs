@@ -1,0 +1,156 @@
+//! MAX_PROCS workers, forked before the first client comes (prefork), accept on one listener.
+//!
+//! The parent serves nobody. It waits for its workers, and replaces the one that dies; if
+//! they die young, one after another, it takes its time.
+#![cfg_attr(not(unix), allow(unused))]
+
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
+    process, thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use clap::Parser;
+#[cfg(unix)]
+use nix::{
+    libc,
+    sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid},
+    unistd::{ForkResult, Pid, fork},
+};
+
+/// Younger than this, a worker's death is a sign that the next one will die, too.
+const YOUNG: Duration = Duration::from_secs(1);
+
+/// The pause before a replacement: this at first, twice as long each time, up to the last.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+
+/// Echo from a pool of processes: forked first, replaced when they die
+#[derive(Parser)]
+struct Args {
+    /// Where to listen; port 0 picks a free one
+    #[arg(default_value = "127.0.0.1:1234", value_parser = resolve)]
+    address: SocketAddr,
+    /// How many workers there are, and so how many clients are served at the same time
+    #[arg(long, value_name = "MAX_PROCS", default_value = "2", value_parser = clap::value_parser!(u32).range(1..))]
+    max_procs: u32,
+}
+
+fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
+    let mut addresses = address.to_socket_addrs()?;
+    addresses.next().context("the name has no address")
+}
+
+#[cfg(unix)]
+fn main() -> anyhow::Result<()> {
+    let Args { address, max_procs } = Args::parse();
+    let listener = TcpListener::bind(address).context(format!("cannot listen on {address}"))?;
+    let _ = writeln!(io::stdout(), "Listening on {}", listener.local_addr()?);
+
+    let parent = Pid::this();
+    let mut workers: Vec<(Pid, Instant)> = Vec::new();
+    let mut pause = Duration::ZERO;
+    loop {
+        while workers.len() < max_procs as usize {
+            thread::sleep(pause);
+            // SAFETY: this process has one thread, so the child may do whatever its parent may.
+            match unsafe { fork() } {
+                Ok(ForkResult::Parent { child }) => {
+                    let _ = writeln!(io::stdout(), "Started worker {child}");
+                    workers.push((child, Instant::now()));
+                }
+                Ok(ForkResult::Child) => work(&listener, parent),
+                Err(error) => {
+                    let _ = writeln!(io::stderr(), "cannot fork a worker: {error}");
+                    pause = longer(pause);
+                }
+            }
+        }
+
+        wait_for_any();
+        let mut young = false;
+        workers.retain(|(worker, since)| {
+            let alive = is_alive(*worker);
+            young |= !alive && since.elapsed() < YOUNG;
+            alive
+        });
+        pause = if young { longer(pause) } else { Duration::ZERO };
+    }
+}
+
+/// The back-off: nothing, 100 ms, 200 ms, ... 5 s.
+fn longer(pause: Duration) -> Duration {
+    (pause * 2).clamp(FIRST_PAUSE, LAST_PAUSE)
+}
+
+/// Sleeps until some worker has ended, and leaves it to `is_alive` to learn who and how.
+/// No result helps here: an error says that a signal came first (EINTR), that no worker is
+/// left (ECHILD), or that nix has no name for the signal that killed it (EINVAL).
+#[cfg(unix)]
+fn wait_for_any() {
+    let _ = waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+}
+
+/// Reaps the worker if it has ended.
+#[cfg(unix)]
+fn is_alive(worker: Pid) -> bool {
+    let fate = match waitpid(worker, Some(WaitPidFlag::WNOHANG)) {
+        Ok(WaitStatus::StillAlive) => return true,
+        Ok(WaitStatus::Exited(_, code)) => format!("exited with status {code}"),
+        Ok(WaitStatus::Signaled(_, signal, _)) => format!("was killed by {signal}"),
+        _ => "is gone".into(),
+    };
+    let _ = writeln!(io::stdout(), "Worker {worker} {fate}");
+    false
+}
+
+/// The whole life of a worker: one client after another.
+#[cfg(unix)]
+fn work(listener: &TcpListener, parent: Pid) -> ! {
+    // No orphan keeps the port: the kernel kills this process when its parent ends.
+    #[cfg(target_os = "linux")]
+    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::SIGKILL);
+    if Pid::parent() != parent {
+        // SAFETY: _exit(2) may be called at any time.
+        unsafe { libc::_exit(1) } // it has ended already
+    }
+    let me = process::id();
+    loop {
+        // All idle workers sleep in this call on the same listener; the kernel wakes only one.
+        match listener.accept() {
+            Ok((connection, peer)) => {
+                let _ = writeln!(io::stdout(), "Worker {me} serves {peer}");
+                if let Err(error) = echo(&connection) {
+                    let _ = writeln!(io::stderr(), "Worker {me}, client {peer}: {error}");
+                }
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
+            // No descriptor or memory is left: the client still waits, so let a second pass.
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "Worker {me} cannot accept: {error}");
+                thread::sleep(Duration::from_secs(1));
+            }
+        }
+    }
+}
+
+fn echo(mut connection: &TcpStream) -> io::Result<()> {
+    let greeting = format!("You are connected to process {}\n", process::id());
+    connection.write_all(greeting.as_bytes())?;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match connection.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => connection.write_all(&buffer[..count])?,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+#[cfg(not(unix))]
+fn main() -> anyhow::Result<()> {
+    anyhow::bail!("fork(2) needs Unix; on Windows, run this program in WSL")
+}
