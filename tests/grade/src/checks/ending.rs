@@ -1,0 +1,173 @@
+//! Clients that leave: in order, in the middle, or with a reset.
+
+use std::time::Duration;
+
+use crate::catalog::Traits;
+use crate::check::{Case, Check, ORDINARY, Result};
+use crate::client::{Client, Transfer};
+use crate::server::Server;
+
+pub(super) const CHECKS: &[Check] = &[
+    Check {
+        name: "a half-close after 64 KiB is answered in full, then the end",
+        cause: "the end of the stream is taken as \"drop everything\" while bytes still wait",
+        section: "ch01-echo.md#half-close",
+        descriptors: ORDINARY,
+        applies: Traits::is_echo,
+        run: |case| half_close(case, 64 << 10),
+    },
+    Check {
+        name: "a half-close after 4 MiB is answered in full, then the end",
+        cause: "the end of the stream is taken as \"drop everything\" while bytes still wait",
+        section: "ch01-echo.md#half-close",
+        descriptors: ORDINARY,
+        applies: Traits::is_echo,
+        run: |case| half_close(case, 4 << 20),
+    },
+    Check {
+        name: "a half-close while bytes wait to be written is answered in full, then the end",
+        cause: "the end of the stream is taken as \"drop everything\" while bytes still wait",
+        section: "ch02-select.md#half-close",
+        descriptors: ORDINARY,
+        applies: Traits::is_echo,
+        run: half_close_while_bytes_wait,
+    },
+    Check {
+        name: "a reset right after connecting disturbs nobody",
+        cause: "an error of accept, or of the first read, ends the server",
+        section: "ch01-echo.md#errors-of-accept",
+        descriptors: ORDINARY,
+        applies: Traits::is_echo,
+        run: |case| {
+            disturbs_nobody(case, |server| {
+                case.stranger(server)?.reset();
+                Ok(())
+            })
+        },
+    },
+    Check {
+        name: "a reset after sending disturbs nobody",
+        cause: "an error of read or write (ECONNRESET, EPIPE) ends the server",
+        section: "ch01-echo.md#reset",
+        descriptors: ORDINARY,
+        applies: Traits::is_echo,
+        run: |case| {
+            disturbs_nobody(case, |server| {
+                let mut client = case.stranger(server)?;
+                client.send(b"forget it\n")?;
+                client.reset();
+                Ok(())
+            })
+        },
+    },
+    Check {
+        name: "a reset in the middle of a reply disturbs nobody",
+        cause: "an error of write (ECONNRESET, EPIPE) ends the server, or a handler runs \
+                on a connection that another one has just closed",
+        section: "ch03-reactor.md#removal",
+        descriptors: ORDINARY,
+        applies: Traits::is_echo,
+        run: |case| {
+            disturbs_nobody(case, |server| {
+                let mut client = with_data_pending(case, server)?;
+                client.expect_pattern(1_000)?;
+                client.reset();
+                Ok(())
+            })
+        },
+    },
+    Check {
+        name: "a disconnect with data pending disturbs nobody",
+        cause: "a write to a client that is gone ends the server, or is tried for ever",
+        section: "ch02-select.md#partial-writes",
+        descriptors: ORDINARY,
+        applies: Traits::is_echo,
+        run: |case| {
+            disturbs_nobody(case, |server| {
+                drop(with_data_pending(case, server)?);
+                Ok(())
+            })
+        },
+    },
+    Check {
+        name: "a disconnect right after sending disturbs nobody",
+        cause: "the answer finds no one (EPIPE, SIGPIPE), and that ends the server",
+        section: "ch01-echo.md#reset",
+        descriptors: ORDINARY,
+        applies: Traits::is_echo,
+        run: |case| {
+            disturbs_nobody(case, |server| {
+                let mut client = case.stranger(server)?;
+                client.send(b"goodbye\n")
+            })
+        },
+    },
+];
+
+/// How often each misbehaviour is tried: it may hit another moment each time.
+const TIMES: usize = 20;
+
+fn half_close(case: &Case, bytes: u64) -> Result {
+    case.serve(|server| {
+        let mut client = case.client(server)?;
+        client.transfer(Transfer {
+            bytes,
+            half_close: true,
+            pause: None,
+        })?;
+        case.visit(server)
+    })
+}
+
+/// More than a narrow client that does not read can have in the buffers of
+/// the kernel on the way back, which is some 320 KiB on Linux.
+pub(super) const PENDING: u64 = 512 << 10;
+
+/// The server reads the end of the stream while it still has bytes to write,
+/// because the client has not read any yet. How many bytes that takes depends
+/// on the buffers of the kernel and on the server's own, so all sizes are tried.
+fn half_close_while_bytes_wait(case: &Case) -> Result {
+    /// Less than the smallest sensible limit of a server's own buffer.
+    const STEP: u64 = 48 << 10;
+    case.serve(|server| {
+        for bytes in (4..=15).map(|steps| steps * STEP) {
+            let mut client = case.narrow_client(server)?;
+            client.send_pattern(bytes)?;
+            client.finish_sending()?;
+            // Nothing tells a client when the server has read so far.
+            std::thread::sleep(Duration::from_millis(100));
+            client.expect_pattern(bytes)?;
+            client.expect_end()?;
+        }
+        Ok(())
+    })
+}
+
+/// A client that has sent more than it can take back without reading.
+pub(super) fn with_data_pending(case: &Case, server: &Server) -> Result<Client> {
+    let mut client = case.narrow_client(server)?;
+    client.push(PENDING, Duration::from_millis(20))?;
+    Ok(client)
+}
+
+/// A client misbehaves again and again. A server of several clients must serve
+/// a bystander all along, and every server the next client.
+fn disturbs_nobody(case: &Case, misbehave: impl Fn(&Server) -> Result) -> Result {
+    case.serve(|server| {
+        let mut bystander = match case.at_once(2) {
+            2 => Some(case.client(server)?),
+            _ => None,
+        };
+        for _ in 0..TIMES {
+            misbehave(server)?;
+            if let Some(bystander) = &mut bystander {
+                bystander.exchange(b"still here\n")?;
+            }
+        }
+        case.visit(server)?;
+        match &mut bystander {
+            Some(bystander) => bystander.exchange(b"to the end\n"),
+            None => Ok(()),
+        }
+    })
+}
