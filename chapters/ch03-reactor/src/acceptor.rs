@@ -9,12 +9,16 @@ use crate::{Interest, Reactor, Token};
 /// How long a listener rests when the system has no descriptor or memory for a newcomer.
 const REST: Duration = Duration::from_secs(1);
 
+/// How many newcomers are taken in one turn: the clients who are here already wait meanwhile.
+const BATCH: usize = 128;
+
 impl Reactor {
     /// Accepts newcomers and calls `welcome` with each of them; the stream is non-blocking.
     ///
-    /// An error from `welcome`, or from accept(2) for want of descriptors or memory, is told
-    /// on stderr once, and the listener rests for a second: who is not accepted waits in
-    /// the kernel's queue, and asking for him again and again would only heat the processor.
+    /// When accept(2) has no descriptor or no memory for a newcomer, that is told on stderr
+    /// once, and the listener rests for a second: the others wait in the kernel's queue, and
+    /// asking for them again and again would only heat the processor. An error from `welcome`
+    /// is taken in the same way, so return one only if it would befall the next one, too.
     ///
     /// ```
     /// # use ch03_reactor::Reactor;
@@ -53,25 +57,31 @@ impl Reactor {
     }
 }
 
-/// Empties the kernel's queue of newcomers. An error says that no more can be had for now.
+/// Takes newcomers from the kernel's queue. An error says that no more can be had for now.
 fn accept_all(
     reactor: &mut Reactor,
     listener: &TcpListener,
     welcome: &mut impl FnMut(&mut Reactor, TcpStream, SocketAddr) -> io::Result<()>,
 ) -> io::Result<()> {
-    loop {
+    for _ in 0..BATCH {
         match listener.accept() {
             Ok((stream, peer)) => {
                 stream.set_nonblocking(true)?; // Linux does not inherit it from the listener
                 welcome(reactor, stream, peer)?;
             }
             Err(error) => match error.kind() {
-                ErrorKind::WouldBlock => return Ok(()),
-                ErrorKind::ConnectionAborted => {} // this client has left the queue again
-                _ => return Err(error),            // no descriptor or no memory is left
+                ErrorKind::WouldBlock => break,
+                // What has befallen this client in the queue (accept(2), "Error handling").
+                ErrorKind::ConnectionAborted
+                | ErrorKind::NetworkDown
+                | ErrorKind::NetworkUnreachable
+                | ErrorKind::HostUnreachable
+                | ErrorKind::PermissionDenied => {}
+                _ => return Err(error), // no descriptor or no memory is left
             },
         }
     }
+    Ok(()) // who is left is reported again on the next turn
 }
 
 /// Watches the listener again after a while.

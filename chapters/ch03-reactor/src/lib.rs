@@ -26,14 +26,16 @@ use std::{
     time::{Duration, Instant},
 };
 
-use polling::{AsSource, Event, Events, PollMode, Poller};
+pub use polling::AsSource;
+use polling::{Event, Events, PollMode, Poller};
 
 mod acceptor;
 
 /// What the kernel should report of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
-    /// Nothing: the loop keeps the source, the kernel does not watch it.
+    /// Nothing: the loop keeps the source, the kernel does not watch it. Even a reset by the
+    /// peer goes unnoticed until there is interest again.
     None,
     /// That a read, or an accept, will not block: it brings data, the end or an error.
     Read,
@@ -54,7 +56,8 @@ impl Interest {
 }
 
 /// Names a source of one [`Reactor`]. When the source is removed its token names nothing,
-/// even if the next source gets the same descriptor and the same place.
+/// even if the next source gets the same descriptor and the same place. (On 32-bit systems
+/// that is true for 65,535 sources at a time, and 65,536 sources in one place.)
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Token(usize);
 
@@ -83,8 +86,9 @@ pub trait Handler<S> {
     /// The source can be written, or has failed.
     fn writable(&mut self, reactor: &mut Reactor, token: Token, source: &S) -> io::Result<()>;
 
-    /// One of the others has returned this error, and the source will be removed and closed.
-    /// It is written to stderr unless the handler knows better.
+    /// One of the others has returned this error, or the kernel refuses what they asked for;
+    /// the source will be removed and closed. The error is written to stderr unless the
+    /// handler knows better.
     fn failed(&mut self, reactor: &mut Reactor, error: io::Error) {
         let _ = reactor;
         let _ = writeln!(io::stderr(), "{error}");
@@ -144,6 +148,25 @@ struct Slot {
     entry: Option<Box<dyn Entry>>,
 }
 
+/// A source out of its slot: while its handler runs, or for good. If it is not put back, it
+/// is taken from the kernel before it is closed, and be it by a panic of the handler.
+struct Loose<'a> {
+    poller: &'a Poller,
+    token: Token,
+    asked: Interest,
+    entry: Option<Box<dyn Entry>>,
+}
+
+impl Drop for Loose<'_> {
+    fn drop(&mut self) {
+        if let Some(entry) = &self.entry {
+            let (poller, source) = (self.poller, entry.source());
+            // This cannot fail for an open, watched source; and there is nobody to tell.
+            let _ = ask(poller, source, self.token, self.asked, Interest::None);
+        }
+    }
+}
+
 /// Names a timer of one [`Reactor`]: its deadline, and a number that tells equal ones apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timer(Instant, u64);
@@ -157,25 +180,31 @@ struct Shared {
 
 /// Wakes or stops a [`Reactor`] from another thread, or from a signal handler.
 ///
-/// Both calls set a flag and notify the poller. On Linux that is one write(2) to an eventfd,
-/// without locks or allocation, so it is async-signal-safe (signal-safety(7)).
+/// Both calls set a flag and notify the poller. On Linux that is at most one write(2) to an
+/// eventfd, without locks or allocation, so it is async-signal-safe (signal-safety(7)). On
+/// macOS and FreeBSD polling allocates for it, so a signal handler must not call it there.
 #[derive(Clone)]
 pub struct Handle(Arc<Shared>);
 
 impl Handle {
-    /// Makes the loop call what was given to [`Reactor::on_wake`]. Several wakes may become
-    /// one call, but there is always a call after the last wake.
+    /// Makes the running loop call what was given to [`Reactor::on_wake`]. Several wakes may
+    /// become one call, but as long as the loop runs there is a call after the last wake.
     pub fn wake(&self) -> io::Result<()> {
         self.0.woken.store(true, SeqCst);
         self.0.poller.notify()
     }
 
-    /// Makes [`Reactor::run`] return at the end of its turn.
+    /// Makes [`Reactor::run`] return at the end of its turn. If it does not run, it will
+    /// return at once when it is called next.
     pub fn stop(&self) -> io::Result<()> {
         self.0.stopped.store(true, SeqCst);
         self.0.poller.notify()
     }
 }
+
+/// The loop looks at its timers once a day at least: macOS refuses to wait for more than
+/// three years, and Windows takes more than 49 days for ever.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 type Action = Box<dyn FnOnce(&mut Reactor)>;
 type WakeAction = Box<dyn FnMut(&mut Reactor)>;
@@ -230,7 +259,7 @@ impl Reactor {
 
     /// Adds a source and calls `handler` whenever it can be read. The source must be
     /// non-blocking. When `handler` returns an error, that is written to stderr and the
-    /// source is removed.
+    /// source is removed. See [`Reactor`] for an example.
     pub fn add_reader<S: AsSource + 'static>(
         &mut self,
         source: S,
@@ -241,6 +270,21 @@ impl Reactor {
 
     /// Adds a source and calls `handler` whenever it can be written: a socket that is
     /// connecting, say. Otherwise like [`add_reader`](Reactor::add_reader).
+    ///
+    /// ```
+    /// # use ch03_reactor::Reactor;
+    /// # use std::{io::Write, net::{TcpListener, TcpStream}};
+    /// # let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let stream = TcpStream::connect(listener.local_addr()?)?;
+    /// stream.set_nonblocking(true)?;
+    /// let mut reactor = Reactor::new()?;
+    /// reactor.add_writer(stream, |reactor, token, mut stream| {
+    ///     reactor.remove(token); // or it is called again at once, and again
+    ///     stream.write(b"hello").map(|_| ())
+    /// })?;
+    /// reactor.run()?;
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn add_writer<S: AsSource + 'static>(
         &mut self,
         source: S,
@@ -250,7 +294,30 @@ impl Reactor {
     }
 
     /// Adds a non-blocking source with a handler that keeps state and serves both directions.
-    /// The loop owns both from now on; fails when the kernel cannot watch the source.
+    /// The loop owns both from now on. When the kernel cannot watch the source this fails, and
+    /// both are dropped: it is a regular file, say, or is watched by this loop already.
+    ///
+    /// ```
+    /// # use ch03_reactor::{Handler, Interest, Reactor, Token};
+    /// # use std::{io, net::UdpSocket};
+    /// struct Received(usize);
+    /// impl Handler<UdpSocket> for Received {
+    ///     fn readable(&mut self, reactor: &mut Reactor, me: Token, socket: &UdpSocket) -> io::Result<()> {
+    ///         self.0 += socket.recv(&mut [0; 1500])?;
+    ///         println!("{} bytes", self.0);
+    ///         Ok(reactor.remove(me))
+    ///     }
+    ///     // ... and the same for writable
+    /// #   fn writable(&mut self, _: &mut Reactor, _: Token, _: &UdpSocket) -> io::Result<()> { Ok(()) }
+    /// }
+    /// # let (peer, socket) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
+    /// # peer.send_to(b"hello", socket.local_addr()?)?;
+    /// # socket.set_nonblocking(true)?;
+    /// let mut reactor = Reactor::new()?;
+    /// reactor.add(socket, Interest::Read, Received(0))?;
+    /// reactor.run()?;
+    /// # io::Result::Ok(())
+    /// ```
     pub fn add<S: AsSource + 'static>(
         &mut self,
         source: S,
@@ -279,6 +346,21 @@ impl Reactor {
 
     /// Changes what the kernel should report of a source. A token that names nothing is
     /// ignored. The kernel is told at once, or, from the source's own handler, after that.
+    ///
+    /// ```
+    /// # use ch03_reactor::{Interest, Reactor};
+    /// # use std::{net::{TcpListener, TcpStream}, time::Duration};
+    /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// let client = TcpStream::connect(listener.local_addr()?)?;
+    /// let mut reactor = Reactor::new()?;
+    /// let token = reactor.add_reader(listener, |reactor, token, _| Ok(reactor.remove(token)))?;
+    /// reactor.set_interest(token, Interest::None)?; // the client has to wait ...
+    /// reactor.add_timer(Duration::from_millis(1), move |reactor| {
+    ///     reactor.set_interest(token, Interest::Read).expect("a listener"); // ... until now
+    /// });
+    /// reactor.run()?;
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn set_interest(&mut self, token: Token, interest: Interest) -> io::Result<()> {
         let Some(slot) = get(&mut self.slots, token) else {
             return Ok(());
@@ -306,16 +388,20 @@ impl Reactor {
         let Some(slot) = get(&mut self.slots, token) else {
             return;
         };
-        let (asked, entry) = (slot.asked, slot.entry.take());
+        let loose = Loose {
+            poller: &self.shared.poller,
+            token,
+            asked: slot.asked,
+            entry: slot.entry.take(), // none while its handler runs: dispatch will drop it
+        };
         slot.generation = slot.generation.wrapping_add(1);
         slot.asked = Interest::None;
         self.free.push(token.index());
-        if let Some(entry) = entry {
-            forget(&self.shared.poller, &*entry, token, asked);
-        }
+        drop(loose);
     }
 
-    /// Calls `action` once, not before `after` has passed on the monotonic clock.
+    /// Calls `action` once, not before `after` has passed on the monotonic clock. Timers that
+    /// are due together are called in the order of their deadlines.
     ///
     /// ```
     /// # use ch03_reactor::Reactor;
@@ -343,7 +429,25 @@ impl Reactor {
         self.timers.remove(&timer);
     }
 
-    /// Sets what is called after a [`Handle::wake`].
+    /// Sets what is called after a [`Handle::wake`]. It keeps nothing alive: `run` returns
+    /// all the same when no source and no timer is left.
+    ///
+    /// ```
+    /// # use ch03_reactor::Reactor;
+    /// # use std::{sync::mpsc, thread, time::Duration};
+    /// let mut reactor = Reactor::new()?;
+    /// let (handle, (results, mailbox)) = (reactor.handle(), mpsc::channel());
+    /// thread::spawn(move || results.send(6 * 7).map(|()| handle.wake()));
+    /// reactor.on_wake(move |reactor| {
+    ///     for result in mailbox.try_iter() { // all of them: wakes coalesce
+    ///         assert_eq!(result, 42);
+    ///         reactor.stop();
+    ///     }
+    /// });
+    /// reactor.add_timer(Duration::from_secs(60), |_| ()); // keeps the loop running
+    /// reactor.run()?;
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn on_wake(&mut self, action: impl FnMut(&mut Reactor) + 'static) {
         self.on_wake = Some(Box::new(action));
     }
@@ -364,23 +468,39 @@ impl Reactor {
         Handle(Arc::clone(&self.shared))
     }
 
-    /// Makes [`run`](Reactor::run) return at the end of this turn.
+    /// Makes [`run`](Reactor::run) return at the end of this turn: after the handlers of all
+    /// sources that are ready and of all timers that are due. Sources and timers stay for
+    /// another `run`.
+    ///
+    /// ```
+    /// # use ch03_reactor::Reactor;
+    /// # use std::time::Duration;
+    /// let mut reactor = Reactor::new()?;
+    /// reactor.add_timer(Duration::from_secs(60), |_| println!("never"));
+    /// reactor.add_timer(Duration::from_millis(1), |reactor| reactor.stop());
+    /// reactor.run()?; // returns after a millisecond
+    /// # std::io::Result::Ok(())
+    /// ```
     pub fn stop(&mut self) {
         self.shared.stopped.store(true, SeqCst);
     }
 
-    /// Calls handlers until somebody calls `stop`, or no source and no timer is left.
-    /// Fails only when the kernel cannot wait: the sources have their errors to themselves.
+    /// Calls handlers until somebody calls `stop`, or no source and no timer is left; a source
+    /// with no interest counts too. Fails only when the kernel cannot wait: the sources have
+    /// their errors to themselves. A panic of a handler passes through and closes its source;
+    /// the loop is for dropping then. A handler must not call it.
     pub fn run(&mut self) -> io::Result<()> {
         let mut events = Events::new();
         while !self.shared.stopped.swap(false, SeqCst) && self.has_work() {
             let deadline = self.timers.first_key_value().map(|(timer, _)| timer.0);
-            let timeout = deadline.map(|it| it.saturating_duration_since(Instant::now()));
+            let left = deadline.map(|it| it.saturating_duration_since(Instant::now()));
+            let timeout = left.map(|it| it.min(LONGEST_WAIT));
             events.clear();
-            self.shared.poller.wait(&mut events, timeout)?;
+            let shared = Arc::clone(&self.shared);
+            shared.poller.wait(&mut events, timeout)?;
 
             for event in events.iter() {
-                self.dispatch(event);
+                self.dispatch(&shared, event);
             }
             self.fire_timers();
             if self.shared.woken.swap(false, SeqCst)
@@ -397,15 +517,20 @@ impl Reactor {
         self.slots.len() > self.free.len() || !self.timers.is_empty()
     }
 
-    fn dispatch(&mut self, event: Event) {
+    fn dispatch(&mut self, shared: &Arc<Shared>, event: Event) {
         let token = Token(event.key);
         // A handler may have removed this source earlier in the turn, and another one may
         // have taken its place: then the generation differs, and the event is stale.
         let Some(slot) = get(&mut self.slots, token) else {
             return;
         };
-        let asked = slot.asked;
-        let Some(mut entry) = slot.entry.take() else {
+        let mut loose = Loose {
+            poller: &shared.poller,
+            token,
+            asked: slot.asked,
+            entry: slot.entry.take(),
+        };
+        let Some(entry) = &mut loose.entry else {
             return;
         };
 
@@ -417,19 +542,21 @@ impl Reactor {
         if result.is_ok() && event.writable && self.wanted(token).writes() {
             result = entry.writable(self, token);
         }
+        let same = Arc::ptr_eq(shared, &self.shared);
+        assert!(same, "a handler has exchanged the loop that runs it");
 
         let wanted = self.wanted(token);
-        let poller = &self.shared.poller;
+        let (poller, asked) = (loose.poller, loose.asked);
         let told = result.and_then(|()| ask(poller, entry.source(), token, asked, wanted));
         if let Err(error) = told {
             entry.failed(self, error);
             self.remove(token);
-            forget(&self.shared.poller, &*entry, token, asked);
         } else if let Some(slot) = get(&mut self.slots, token) {
             slot.asked = wanted;
-            slot.entry = Some(entry);
+            slot.entry = loose.entry.take();
+        } else {
+            loose.asked = wanted; // it has removed itself: here it is dropped, and closed
         }
-        // Otherwise it has removed itself: here it is dropped, and its source closed.
     }
 
     /// What a source wants; nothing if it is gone.
@@ -473,24 +600,19 @@ fn ask(
     wanted: Interest,
 ) -> io::Result<()> {
     let event = Event::new(token.0, wanted.reads(), wanted.writes());
+    let source = source.source();
     match (asked, wanted) {
         (asked, wanted) if asked == wanted => Ok(()),
         // SAFETY: a source must be deleted from the poller before it is closed. The source
         // is owned by its entry and lent out only as `&S`, so nothing closes it before the
-        // entry is dropped; and whoever drops an entry (`remove`, `dispatch`, `drop`) asks
-        // for nothing before.
-        (Interest::None, _) => unsafe {
-            poller.add_with_mode(&source.source(), event, PollMode::Level)
-        },
+        // entry is dropped. An entry leaves its slot only as a `Loose` one, which deletes the
+        // source first even while a panic unwinds, and from the poller that it was added to;
+        // and `Reactor::drop` empties all slots. What is left to trust is `as_fd`, which must
+        // name the same descriptor each time, as those of std and socket2 do.
+        (Interest::None, _) => unsafe { poller.add_with_mode(&source, event, PollMode::Level) },
         // Watching for nothing is not enough: the kernel reports a hang-up all the same,
         // again and again.
         (_, Interest::None) => poller.delete(source),
         _ => poller.modify_with_mode(source, event, PollMode::Level),
     }
-}
-
-/// Takes a source back from the kernel before it is closed.
-fn forget(poller: &Poller, entry: &dyn Entry, token: Token, asked: Interest) {
-    // This cannot fail for an open, watched source; and there is nobody to tell.
-    let _ = ask(poller, entry.source(), token, asked, Interest::None);
 }

@@ -58,22 +58,19 @@ struct Site {
 
 fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let root = args
-        .directory
-        .map(|it| directory(&it).with_context(|| format!("cannot serve {}", it.display())));
+    let address = args.listen;
     let site = Rc::new(Site {
-        root: root.transpose()?,
+        root: args.directory.as_deref().map(directory).transpose()?,
         timeout: Duration::from_secs(args.timeout),
         buffer: RefCell::new(vec![0; BUFFER_SIZE]),
     });
-    let address = args.listen;
     let listener = TcpListener::bind(address).context(format!("cannot listen on {address}"))?;
     SockRef::from(&listener).listen(1024)?; // std lets only 128 newcomers wait
     let mut reactor = Reactor::new().context("cannot create the event loop")?;
     let _ = writeln!(io::stdout(), "Listening on {}", listener.local_addr()?);
 
     reactor.add_listener(listener, move |reactor, stream, peer| {
-        stream.set_nodelay(true)?; // the last piece of an answer need not wait for an ACK
+        let _ = stream.set_nodelay(true); // the last piece of an answer waits for no ACK
         // A new socket can be written, so its first turn comes at once: it sets the timer
         // even for a client that never says a word.
         let connection = Connection::new(peer, Rc::clone(&site));
@@ -84,9 +81,9 @@ fn main() -> anyhow::Result<()> {
     reactor.run().context("the event loop failed")
 }
 
-fn directory(path: &Path) -> io::Result<PathBuf> {
-    path.read_dir()?; // it is one, and we may look into it
-    path.canonicalize()
+fn directory(path: &Path) -> anyhow::Result<PathBuf> {
+    let readable = path.read_dir().and_then(|_| path.canonicalize());
+    readable.with_context(|| format!("cannot serve {}", path.display()))
 }
 
 struct Connection {
@@ -169,12 +166,7 @@ impl Connection {
     fn turn(&mut self, reactor: &mut Reactor, me: Token, stream: &TcpStream) -> io::Result<()> {
         let starved = self.answer();
         self.read_body()?;
-        let waiting = &self.output[self.sent..];
-        let sent = if waiting.is_empty() {
-            0
-        } else {
-            send(stream, waiting)?
-        };
+        let sent = send(stream, &self.output[self.sent..])?;
         self.sent += sent;
         if self.sent == self.output.len() {
             (self.output, self.sent) = (Vec::new(), 0);
@@ -247,9 +239,7 @@ impl Connection {
                 self.body = None;
             } else if piece == 0 {
                 // We promised a length that cannot be kept: only a broken connection says so.
-                return Err(io::Error::other(
-                    "the file became shorter while it was sent",
-                ));
+                return Err(io::Error::other("the file became shorter on its way"));
             }
         }
         Ok(())
@@ -273,6 +263,9 @@ impl Connection {
 
 /// Writes what the socket takes now, which may be less than all, or nothing.
 fn send(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
+    if bytes.is_empty() {
+        return Ok(0);
+    }
     match stream.write(bytes) {
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(0),
         result => result,
