@@ -22,7 +22,7 @@ use socket2::SockRef;
 /// The most that one read takes, and the most that waits for a client: no more is read before.
 const BUFFER_SIZE: usize = 16 * 1024;
 
-/// The kernel keeps little for a client here, so that bytes wait in this program sooner.
+/// The kernel keeps less than usual for a client, so that bytes wait in this program sooner.
 const SEND_BUFFER: usize = 32 * 1024;
 
 /// The listener's key; the clients have those above it.

@@ -7,8 +7,10 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use crate::budget;
-use crate::catalog::{Clients, Traits};
-use crate::client::Client;
+use crate::catalog::{Clients, Protocol, Traits};
+use crate::client::{Client, Pushed};
+use crate::datagram::Sender;
+use crate::http::{Answer, Answers, request};
 use crate::program::{Kind, Program};
 use crate::server::{Launch, Server};
 
@@ -242,7 +244,14 @@ impl Case<'_> {
     /// the grader.
     #[must_use]
     pub fn launch(&self) -> Launch<'_> {
-        Launch::new(self.program, self.deadline)
+        let launch = Launch::new(self.program, self.deadline);
+        match self.program.kind {
+            // A crowd is silent for a while; its time is not up before a check's.
+            Kind::Ours(_) if self.traits().protocol == Protocol::Http => {
+                launch.arguments(&["--timeout", "600"])
+            }
+            _ => launch,
+        }
     }
 
     /// Starts the program, runs `body` with it, and makes sure at the end
@@ -260,14 +269,17 @@ impl Case<'_> {
     /// What `body` found, with the server's own last words.
     pub fn serve_with(&self, launch: Launch, body: impl FnOnce(&Server) -> Result) -> Result {
         let server = launch.start()?;
-        match body(&server) {
-            Ok(()) => server.finish(),
-            Err(Stop::Failed(mut failure)) => {
-                failure.server.extend(server.last_words());
-                Err(Stop::Failed(failure))
-            }
-            skipped => skipped,
-        }
+        explained(body(&server), &server)?;
+        server.finish()
+    }
+
+    /// Starts the program and runs `body` with it, which sees it to its end.
+    ///
+    /// # Errors
+    /// What `body` found, with the program's own last words.
+    pub fn run_with(&self, launch: Launch, body: impl FnOnce(&Server) -> Result) -> Result {
+        let server = launch.start()?;
+        explained(body(&server), &server)
     }
 
     /// Connects a client and reads the greeting if the program promises one:
@@ -304,15 +316,110 @@ impl Case<'_> {
         Ok(client)
     }
 
-    /// A new client comes, says something, hears it back and leaves.
+    /// A new client comes, says something, gets its answer and leaves.
     ///
     /// # Errors
     /// A failure when it is not served.
     pub fn visit(&self, server: &Server) -> Result {
-        let mut client = self.client(server)?;
-        client.exchange(b"a visitor\n")?;
-        client.finish_sending()?;
-        client.expect_end()
+        match self.traits().protocol {
+            Protocol::EchoUdp => {
+                Sender::to(server.address(), self.deadline)?.exchange(b"a visitor\n")
+            }
+            Protocol::Http | Protocol::Page => {
+                let mut client = self.client(server)?;
+                let mut answers = Answers::of(&mut client);
+                let page = request("GET", "/");
+                let answer = answers.ask(&page)?;
+                answer.require(&page, &[200])?;
+                if answer.closes() {
+                    // In order or not is another question than whether it serves.
+                    return Ok(());
+                }
+                answers.leave()
+            }
+            _ => {
+                let mut client = self.client(server)?;
+                client.exchange(b"a visitor\n")?;
+                client.finish_sending()?;
+                client.expect_end()
+            }
+        }
+    }
+
+    /// A client says something that has an answer, in the server's protocol:
+    /// `words` themselves where they come back.
+    ///
+    /// # Errors
+    /// A failure when the connection does not take it.
+    pub fn ask(&self, client: &mut Client, words: &str) -> Result {
+        match self.traits().protocol {
+            Protocol::Http | Protocol::Page => client.send(&request("GET", "/")),
+            _ => client.send(words.as_bytes()),
+        }
+    }
+
+    /// The client gets the answer to [`ask`](Self::ask), and stays.
+    ///
+    /// # Errors
+    /// A failure when another answer comes, or none; a reason to skip when a
+    /// server that is not ours lets nobody stay.
+    pub fn hear(&self, client: &mut Client, words: &str) -> Result {
+        match self.traits().protocol {
+            Protocol::Http | Protocol::Page => {
+                let page = request("GET", "/");
+                let mut answers = Answers::of(client);
+                let answer = answers.next(&page)?;
+                answer.require(&page, &[200])?;
+                answers.no_more()?;
+                self.stays(&answer)
+            }
+            _ => client.expect(words.as_bytes()),
+        }
+    }
+
+    /// [`ask`](Self::ask) and [`hear`](Self::hear): then the client is being
+    /// served.
+    ///
+    /// # Errors
+    /// As for these two.
+    pub fn talk(&self, client: &mut Client, words: &str) -> Result {
+        self.ask(client, words)?;
+        self.hear(client, words)
+    }
+
+    /// Makes sure that an HTTP server keeps the connection after an answer.
+    ///
+    /// # Errors
+    /// A failure when it closes, and a reason to skip when it may do so: it
+    /// is not ours, or has never promised more.
+    pub fn stays(&self, answer: &Answer) -> Result {
+        if !answer.closes() {
+            return Ok(());
+        }
+        if self.traits().protocol == Protocol::Page || self.conventions().is_err() {
+            return Err(Stop::skipped(
+                "the server closes the connection after each answer, and says so",
+            ));
+        }
+        Failure::new("reading whether the connection stays open")
+            .expected("no \"Connection: close\": the client did not ask for it")
+            .came(answer.summary())
+            .stop()
+    }
+
+    /// A client sends without ever reading the answers, until the connection
+    /// takes nothing for `hold` or `most` bytes went out.
+    ///
+    /// # Errors
+    /// A failure when the connection breaks.
+    pub fn flood(&self, client: &mut Client, most: u64, hold: Duration) -> Result<Pushed> {
+        match self.traits().protocol {
+            Protocol::Http | Protocol::Page => {
+                self.talk(client, "")?;
+                client.push_repeatedly(&request("GET", "/"), most, hold)
+            }
+            _ => client.push(most, hold),
+        }
     }
 
     /// The executable of a program that follows the book's conventions for
@@ -328,6 +435,17 @@ impl Case<'_> {
             )),
         }
     }
+}
+
+/// Adds the server's own last words to what a check found.
+fn explained(found: Result, server: &Server) -> Result {
+    found.map_err(|stop| match stop {
+        Stop::Failed(mut failure) => {
+            failure.server.extend(server.last_words());
+            Stop::Failed(failure)
+        }
+        skipped => skipped,
+    })
 }
 
 /// How a program that ran to its end did so.

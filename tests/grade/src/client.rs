@@ -34,7 +34,7 @@ pub struct Client {
 
 /// What came instead of bytes.
 #[derive(Debug)]
-enum Trouble {
+pub(crate) enum Trouble {
     /// Nothing, for this long.
     Silence(Duration),
     /// The end of the stream.
@@ -109,6 +109,17 @@ impl Client {
             Ok(socket.into())
         };
         Client::connected(connect(), address, deadline)
+    }
+
+    /// The grader's side of a connection that a client under examination made.
+    ///
+    /// # Errors
+    /// A failure when the system refuses to set it up.
+    pub fn of(stream: TcpStream, deadline: Deadline) -> Result<Client> {
+        let address = stream
+            .peer_addr()
+            .during("asking for the client's address")?;
+        Client::connected(Ok(stream), address, deadline)
     }
 
     fn connected(
@@ -249,6 +260,26 @@ impl Client {
             .stop()
     }
 
+    /// Reads the end of the stream, and no reset after it: the server has read
+    /// all that this client sent before.
+    ///
+    /// # Errors
+    /// A failure when bytes, a reset or nothing comes.
+    pub fn expect_orderly_end(&mut self) -> Result {
+        self.expect_end()?;
+        // The end and a reset are two packets, with a moment between them.
+        std::thread::sleep(Duration::from_millis(20));
+        match self.stream.take_error() {
+            Ok(None) => Ok(()),
+            Ok(Some(error)) | Err(error) => {
+                Failure::new("waiting for the server to close the connection")
+                    .expected("the end of the stream, and nothing after it")
+                    .came(format!("the end of the stream, then a reset ({error})"))
+                    .stop()
+            }
+        }
+    }
+
     /// Stays connected for `time`, in which nothing must come.
     ///
     /// # Errors
@@ -295,10 +326,21 @@ impl Client {
     /// # Errors
     /// A failure when the connection breaks.
     pub fn push(&mut self, most: u64, hold: Duration) -> Result<Pushed> {
+        self.push_parts(most, hold, |bytes| pattern(bytes, CHUNK))
+    }
+
+    /// `part` has the bytes to send when so many have been sent.
+    fn push_parts<'a>(
+        &mut self,
+        most: u64,
+        hold: Duration,
+        part: impl Fn(u64) -> &'a [u8],
+    ) -> Result<Pushed> {
         let mut bytes = 0;
         while bytes < most {
-            let chunk = pattern(bytes, (most - bytes).min(CHUNK as u64) as usize);
-            match self.write(chunk, hold) {
+            let part = part(bytes);
+            let length = (most - bytes).min(part.len() as u64) as usize;
+            match self.write(&part[..length], hold) {
                 Ok(written) => bytes += written as u64,
                 Err(Trouble::Silence(_)) => return Ok(Pushed { bytes, held: true }),
                 Err(trouble) => {
@@ -311,6 +353,38 @@ impl Client {
             }
         }
         Ok(Pushed { bytes, held: false })
+    }
+
+    /// [`push`](Self::push) for one message again and again.
+    ///
+    /// # Errors
+    /// A failure when the connection breaks.
+    pub fn push_repeatedly(&mut self, message: &[u8], most: u64, hold: Duration) -> Result<Pushed> {
+        let block = message.repeat(CHUNK / message.len() + 1);
+        let length = message.len() as u64;
+        self.push_parts(most, hold, |bytes| &block[(bytes % length) as usize..])
+    }
+
+    /// Reads `length` bytes, whatever they are.
+    ///
+    /// # Errors
+    /// A failure when fewer come.
+    pub fn skip(&mut self, length: u64) -> Result {
+        let mut buffer = [0; 4096];
+        let mut skipped = 0;
+        while skipped < length {
+            let most = (length - skipped).min(buffer.len() as u64) as usize;
+            match self.read(&mut buffer[..most], STALL) {
+                Ok(read) => skipped += read as u64,
+                Err(trouble) => {
+                    return Failure::new("reading what comes back")
+                        .expected(size(length))
+                        .came(so_far(skipped, &trouble))
+                        .stop();
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Reads `length` bytes of the [`pattern`], from its beginning.
@@ -430,7 +504,11 @@ impl Client {
     }
 
     /// Reads at least a byte, and waits at most `time` for it.
-    fn read(&self, buffer: &mut [u8], time: Duration) -> std::result::Result<usize, Trouble> {
+    pub(crate) fn read(
+        &self,
+        buffer: &mut [u8],
+        time: Duration,
+    ) -> std::result::Result<usize, Trouble> {
         let time = self.deadline.within(time).left();
         let set = self.stream.set_read_timeout(Some(at_least_a_moment(time)));
         set.map_err(Trouble::Error)?;

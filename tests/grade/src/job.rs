@@ -7,11 +7,11 @@
 //! signal to the group can never reach a stranger. And if the grader itself is
 //! killed, the kernel closes the warden's input, and the warden ends the group.
 
-use std::io;
+use std::io::{self, PipeReader, PipeWriter};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{SigHandler, SigSet, Signal, killpg, signal};
 use nix::unistd::Pid;
 
@@ -27,8 +27,15 @@ const WARDEN: &str = "trap '' HUP INT QUIT TERM USR1 USR2 PIPE; read -r _; kill 
 pub struct Limits {
     /// RLIMIT_NOFILE, soft and hard.
     pub descriptors: Option<u64>,
+    /// RLIMIT_NPROC, soft and hard: how many processes its user may have in
+    /// all. It does not bind root.
+    pub processes: Option<u64>,
     /// The user to run as, which takes root to set.
     pub user: Option<u32>,
+    /// Starts it with SIGINT and SIGQUIT ignored, as a script's `&` does.
+    pub in_background: bool,
+    /// Allows it to leave a core dump, if the hard limit does.
+    pub core_dumps: bool,
 }
 
 /// A started program. Dropping it kills the whole group and waits for it.
@@ -48,10 +55,38 @@ impl Job {
     ///
     /// # Errors
     /// When the program is not there, or the system cannot start it.
-    pub fn start(mut command: Command, limits: Limits) -> io::Result<Job> {
+    pub fn start(command: Command, limits: Limits) -> io::Result<Job> {
         let (stdout, stdout_writer) = io::pipe()?;
+        let stdout = Transcript::of(stdout)?;
+        Job::start_between(Stdio::null(), stdout_writer, stdout, command, limits)
+    }
+
+    /// Starts `command` between two pipes, as in the middle of a pipeline:
+    /// the grader writes what it reads, and reads every byte that it writes.
+    ///
+    /// # Errors
+    /// When the program is not there, or the system cannot start it.
+    pub fn start_piped(
+        command: Command,
+        limits: Limits,
+    ) -> io::Result<(Job, PipeWriter, PipeReader)> {
+        let (stdin_reader, stdin) = io::pipe()?;
+        let (stdout, stdout_writer) = io::pipe()?;
+        // Nothing is said in lines: a transcript that has ended already.
+        let nothing = Transcript::of(io::pipe()?.0)?;
+        let job = Job::start_between(stdin_reader, stdout_writer, nothing, command, limits)?;
+        Ok((job, stdin, stdout))
+    }
+
+    fn start_between(
+        stdin: impl Into<Stdio>,
+        stdout_writer: PipeWriter,
+        stdout: Transcript,
+        mut command: Command,
+        limits: Limits,
+    ) -> io::Result<Job> {
         let (stderr, stderr_writer) = io::pipe()?;
-        let (stdout, stderr) = (Transcript::of(stdout)?, Transcript::of(stderr)?);
+        let stderr = Transcript::of(stderr)?;
         let mut warden = Command::new("sh")
             .args(["-c", WARDEN])
             .stdin(Stdio::piped())
@@ -60,7 +95,7 @@ impl Job {
             .process_group(0)
             .spawn()?;
         command
-            .stdin(Stdio::null())
+            .stdin(stdin)
             .stdout(stdout_writer)
             .stderr(stderr_writer)
             // What it says is counted and shown: no stack traces in between.
@@ -142,18 +177,31 @@ fn end(child: &mut Child) {
 
 /// Runs in the child, before the program does. A disposition of "ignored" and
 /// a signal mask survive exec, and a job that a script starts in the background
-/// has SIGINT and SIGQUIT ignored: the program under test must not inherit it.
+/// has SIGINT and SIGQUIT ignored: the program under test must not inherit it,
+/// unless that is the test.
 fn prepare(limits: Limits) -> io::Result<()> {
-    use Signal::{SIGCHLD, SIGHUP, SIGINT, SIGPIPE, SIGQUIT, SIGTERM};
-    for each in [SIGINT, SIGQUIT, SIGCHLD, SIGPIPE, SIGHUP, SIGTERM] {
-        // SAFETY: the default action is no handler, so there is no code that
-        // could run at a bad moment.
-        unsafe { signal(each, SigHandler::SigDfl) }?;
+    for each in Signal::iterator() {
+        let action = match each {
+            // These two are always at their default.
+            Signal::SIGKILL | Signal::SIGSTOP => continue,
+            Signal::SIGINT | Signal::SIGQUIT if limits.in_background => SigHandler::SigIgn,
+            _ => SigHandler::SigDfl,
+        };
+        // SAFETY: neither action is a handler, so there is no code that could
+        // run at a bad moment.
+        unsafe { signal(each, action) }?;
     }
     SigSet::empty().thread_set_mask()?;
     if let Some(descriptors) = limits.descriptors {
         setrlimit(Resource::RLIMIT_NOFILE, descriptors, descriptors)?;
     }
+    if let Some(processes) = limits.processes {
+        setrlimit(Resource::RLIMIT_NPROC, processes, processes)?;
+    }
+    // A process that a check kills by SIGSEGV leaves no core dump.
+    let (_, most) = getrlimit(Resource::RLIMIT_CORE)?;
+    let core = if limits.core_dumps { most } else { 0 };
+    setrlimit(Resource::RLIMIT_CORE, core, core)?;
     Ok(())
 }
 
@@ -233,7 +281,7 @@ mod tests {
         command.args(["-c", "ulimit -n"]);
         let limits = Limits {
             descriptors: Some(32),
-            user: None,
+            ..Limits::default()
         };
         let job = Job::start(command, limits).expect("a shell");
         let line = job.stdout.wait_for_line(soon(), |_| true);

@@ -6,7 +6,7 @@
 //! nanoseconds it had one; so in a span in which no figure moved, nothing ran,
 //! and zero system calls were made. It needs no strace and disturbs nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 use std::time::Duration;
@@ -84,6 +84,59 @@ pub fn descriptors(processes: &[Process]) -> usize {
         Some(open.count())
     });
     counts.sum()
+}
+
+/// The TCP sockets with one local port, by their inodes: what `socket:[12345]`
+/// in /proc/PID/fd refers to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sockets {
+    /// Those that listen.
+    pub listening: BTreeSet<u64>,
+    /// All others: the server's ends of its connections.
+    pub connected: BTreeSet<u64>,
+}
+
+impl Sockets {
+    /// The sockets of `port` now, whoever has them (/proc/net/tcp).
+    #[must_use]
+    pub fn of_port(port: u16) -> Self {
+        /// The state of a listener in that table: TCP_LISTEN.
+        const LISTEN: &str = "0A";
+        let port = format!(":{port:04X}");
+        let mut sockets = Sockets::default();
+        let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
+        for line in table.lines().skip(1) {
+            let fields: Vec<_> = line.split_ascii_whitespace().collect();
+            let [_, local, _, state, _, _, _, _, _, inode, ..] = fields[..] else {
+                continue;
+            };
+            // A connection that no process has any more is without an inode.
+            if let Ok(inode @ 1..) = inode.parse()
+                && local.ends_with(&port)
+            {
+                if state == LISTEN {
+                    sockets.listening.insert(inode);
+                } else {
+                    sockets.connected.insert(inode);
+                }
+            }
+        }
+        sockets
+    }
+}
+
+/// The inodes of the sockets that a process has open.
+#[must_use]
+pub fn open_sockets(pid: Pid) -> BTreeSet<u64> {
+    let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else {
+        return BTreeSet::new();
+    };
+    let links = open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    let inodes = links.filter_map(|link| {
+        let inode = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+        inode.parse().ok()
+    });
+    inodes.collect()
 }
 
 fn field(status: &str, name: &str) -> Option<u64> {
@@ -169,7 +222,12 @@ fn work(task: &Path) -> Option<(i32, Work)> {
     let voluntary = field(&status, "voluntary_ctxt_switches:")?;
     let involuntary = field(&status, "nonvoluntary_ctxt_switches:")?;
     let schedstat = fs::read_to_string(task.join("schedstat")).ok()?;
-    let nanoseconds = schedstat.split_ascii_whitespace().next()?.parse().ok()?;
+    // On a CPU, and waiting for one: a spin is a spin on a busy machine, too.
+    let times = schedstat.split_ascii_whitespace().take(2);
+    let nanoseconds = times
+        .map(|time| time.parse::<u64>())
+        .sum::<std::result::Result<u64, _>>()
+        .ok()?;
     let switches = voluntary + involuntary;
     Some((
         id,
@@ -182,6 +240,7 @@ fn work(task: &Path) -> Option<(i32, Work)> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{Ipv4Addr, TcpListener, TcpStream};
     use std::process::Command;
 
     use super::*;
@@ -271,6 +330,21 @@ mod tests {
                 .find(|process| process.zombie)
         });
         assert_eq!(zombie.map(|zombie| zombie.parent), Some(job.pid()));
+    }
+
+    #[test]
+    fn a_socket_is_found_by_its_port_in_the_process_that_has_it() {
+        let own = nix::unistd::getpid();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let _client = TcpStream::connect(address).expect("a connection");
+        let (connection, _) = listener.accept().expect("a client");
+        let sockets = Sockets::of_port(address.port());
+        // The client's end has the port, too, but as that of its peer.
+        assert_eq!((sockets.listening.len(), sockets.connected.len()), (1, 1));
+        assert!(sockets.listening.is_subset(&open_sockets(own)));
+        drop((connection, listener));
+        assert!(sockets.connected.is_disjoint(&open_sockets(own)));
     }
 
     #[test]

@@ -64,6 +64,26 @@ impl Program {
     }
 }
 
+impl Program {
+    /// The command of a program that is told no address.
+    #[must_use]
+    pub fn command_without_address(&self, arguments: &[OsString]) -> Command {
+        match &self.kind {
+            Kind::Ours(executable) => {
+                let mut command = Command::new(executable);
+                command.args(arguments);
+                command
+            }
+            Kind::Foreign(words) => {
+                let mut words = words.iter();
+                let mut command = Command::new(words.next().map_or("", String::as_str));
+                command.args(words);
+                command
+            }
+        }
+    }
+}
+
 /// A port of the loopback address for a program that must be told one, set
 /// aside until this is dropped.
 ///

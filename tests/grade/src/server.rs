@@ -2,8 +2,10 @@
 
 use std::cell::RefCell;
 use std::ffi::OsString;
+use std::fs::{self, Permissions};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
-use std::path::PathBuf;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -14,9 +16,11 @@ use tempfile::TempDir;
 use crate::budget;
 use crate::catalog::Protocol;
 use crate::check::{Deadline, During, Ending, Failure, Result};
+use crate::fate::{self, Change};
 use crate::job::{Job, Limits, describe};
 use crate::proc::{self, Process, Snapshot};
 use crate::program::{Kind, Lease, Program};
+use crate::transcript::Held;
 
 /// A server must listen after this long.
 const START: Duration = Duration::from_secs(5);
@@ -40,6 +44,7 @@ pub struct Launch<'a> {
     port: u16,
     arguments: Vec<OsString>,
     limits: Limits,
+    ready: Option<&'static str>,
 }
 
 impl<'a> Launch<'a> {
@@ -52,7 +57,23 @@ impl<'a> Launch<'a> {
             port: 0,
             arguments: Vec::new(),
             limits: Limits::default(),
+            ready: None,
         }
+    }
+
+    /// For a program that has no socket, and is told no address: it is ready
+    /// when it says a line that begins like this.
+    #[must_use]
+    pub fn ready(mut self, line: &'static str) -> Self {
+        self.ready = Some(line);
+        self
+    }
+
+    /// Starts it with SIGINT and SIGQUIT ignored, as a script's `&` does.
+    #[must_use]
+    pub fn in_background(mut self) -> Self {
+        self.limits.in_background = true;
+        self
     }
 
     /// Listens on this port.
@@ -76,6 +97,21 @@ impl<'a> Launch<'a> {
         self
     }
 
+    /// Allows its user this many processes in all (`ulimit -u`). It does not
+    /// bind root: see [`user`](Self::user).
+    #[must_use]
+    pub fn processes(mut self, processes: u64) -> Self {
+        self.limits.processes = Some(processes);
+        self
+    }
+
+    /// Runs it as another user, which takes root; for programs of ours only.
+    #[must_use]
+    pub fn user(mut self, user: u32) -> Self {
+        self.limits.user = Some(user);
+        self
+    }
+
     /// Starts the server and waits until it listens.
     ///
     /// # Errors
@@ -86,6 +122,11 @@ impl<'a> Launch<'a> {
             && needed > budget::limit()
         {
             return Err(budget::too_few(needed));
+        }
+        if let Some(line) = self.ready {
+            let server = self.spawn(0)?;
+            server.is_ready(line, self.deadline.within(START))?;
+            return Ok(server);
         }
         match self.program.kind {
             Kind::Ours(_) => {
@@ -111,14 +152,25 @@ impl<'a> Launch<'a> {
     fn spawn(&self, port: u16) -> Result<Server> {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let directory = TempDir::new().during("making a directory for the server")?;
-        let mut command = self.program.command(address, &self.arguments);
+        let mut program = self.program.clone();
         // A program of ours finds an empty directory; another one may need
         // the files around it, which its command line names.
-        if matches!(self.program.kind, Kind::Ours(_)) {
+        if let Kind::Ours(executable) = &mut program.kind
+            && self.limits.user.is_some()
+        {
+            *executable = for_everyone(executable, directory.path())?;
+        }
+        let mut command = match self.ready {
+            None => program.command(address, &self.arguments),
+            Some(_) => program.command_without_address(&self.arguments),
+        };
+        // What it leaves behind, killed or not, goes with the directory.
+        command.env("TMPDIR", directory.path());
+        if matches!(program.kind, Kind::Ours(_)) {
             command.current_dir(directory.path());
         }
         let job = Job::start(command, self.limits).map_err(|error| {
-            Failure::new(format!("starting {}", self.program.name))
+            Failure::new(format!("starting {}", program.name))
                 .came(error.to_string())
                 .because("the program is not there, or cannot be run")
         })?;
@@ -129,6 +181,25 @@ impl<'a> Launch<'a> {
             _directory: directory,
         })
     }
+}
+
+/// Opens `directory` to every user, and puts a copy of a program there: root's
+/// own may lie where nobody else can go.
+fn for_everyone(executable: &Path, directory: &Path) -> Result<PathBuf> {
+    let what = "copying the program to where another user can run it";
+    let copy = directory.join("program");
+    // By a process of its own: a file that is open for writing cannot be run
+    // (ETXTBSY), and a program that another check forks just now would have
+    // our descriptor for a moment.
+    let status = Command::new("cp").arg(executable).arg(&copy).status();
+    let status = status.during(what)?;
+    if !status.success() {
+        return Failure::new(what).came(format!("cp: {status}")).stop();
+    }
+    for path in [directory, &copy] {
+        fs::set_permissions(path, Permissions::from_mode(0o755)).during(what)?;
+    }
+    Ok(copy)
 }
 
 /// A running server. Dropping it ends it with all its children.
@@ -172,6 +243,19 @@ impl Server {
         }
     }
 
+    fn is_ready(&self, line: &str, deadline: Deadline) -> Result {
+        match self.wait_for_line(deadline, |said| said.starts_with(line)) {
+            Some(_) => Ok(()),
+            None => {
+                let failure = Failure::new("waiting until the program is ready")
+                    .expected(format!("a line that begins with {line:?}, flushed"))
+                    .came("none")
+                    .because("the program does not start, or does not say that it waits");
+                self.with_last_words(failure).stop()
+            }
+        }
+    }
+
     /// Waits until the port is served: a connection is made (and closed at
     /// once), or, as UDP has none, the port can no longer be bound.
     fn wait_until_reachable(&self, protocol: Protocol, deadline: Deadline) -> Result {
@@ -206,6 +290,42 @@ impl Server {
         self.job.borrow().stdout.wait_for_line(deadline, wanted)
     }
 
+    /// Waits until so many lines have come on standard output; says whether
+    /// they came before the deadline, and before the output's end.
+    #[must_use]
+    pub fn wait_for_lines(&self, deadline: Deadline, number: u64) -> bool {
+        self.job.borrow().stdout.wait_for_lines(deadline, number)
+    }
+
+    /// Waits for a line on standard error; `None` when it does not come.
+    #[must_use]
+    pub fn wait_for_complaint(
+        &self,
+        deadline: Deadline,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Option<String> {
+        self.job.borrow().stderr.wait_for_line(deadline, wanted)
+    }
+
+    /// The number of lines on standard output so far.
+    #[must_use]
+    pub fn lines(&self) -> u64 {
+        self.job.borrow().stdout.lines()
+    }
+
+    /// At most `most` of the latest lines on standard output.
+    #[must_use]
+    pub fn latest_lines(&self, most: usize) -> Vec<String> {
+        self.job.borrow().stdout.tail(most)
+    }
+
+    /// Leaves the standard output unread until the guard is dropped, as a
+    /// terminal does after Ctrl-S.
+    #[must_use]
+    pub fn hold_output(&self) -> Held {
+        self.job.borrow().stdout.hold()
+    }
+
     /// The number of lines on standard error so far.
     #[must_use]
     pub fn complaints(&self) -> u64 {
@@ -237,6 +357,22 @@ impl Server {
     /// A failure when it is already gone.
     pub fn signal(&self, signal: Signal) -> Result {
         kill(self.pid(), signal).during(&format!("sending {signal} to the server"))
+    }
+
+    /// Stops the process that was started, and waits until it stands still;
+    /// SIGCONT lets it go on. Linux only.
+    ///
+    /// # Errors
+    /// A failure when it does not stop: it may have ended.
+    pub fn pause(&self, deadline: Deadline) -> Result {
+        self.signal(Signal::SIGSTOP)?;
+        let stopped = || (fate::change(self.pid())? == Change::Stopped).then_some(());
+        match deadline.until(stopped) {
+            Some(()) => Ok(()),
+            None => Failure::new("stopping the program with SIGSTOP")
+                .came("it does not stop")
+                .stop(),
+        }
     }
 
     /// All processes of the server: itself, its children, and those that it

@@ -29,6 +29,19 @@ pub struct Transcript {
 struct Shared {
     said: Mutex<Said>,
     news: Condvar,
+    holders: Mutex<u32>,
+    let_go: Condvar,
+}
+
+/// While it lives, a [`Transcript`] does not read.
+#[derive(Debug)]
+pub struct Held(Arc<Shared>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        *self.0.holders() -= 1;
+        self.0.let_go.notify_all();
+    }
 }
 
 #[derive(Debug, Default)]
@@ -61,6 +74,15 @@ impl Said {
 impl Shared {
     fn said(&self) -> MutexGuard<'_, Said> {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn holders(&self) -> MutexGuard<'_, u32> {
+        self.holders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn wait_until_let_go(&self) {
+        let waited = self.let_go.wait_while(self.holders(), |number| *number > 0);
+        drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 }
 
@@ -99,6 +121,20 @@ impl Transcript {
         };
         let said = self.wait(deadline, |said| find(said).is_some());
         find(&said)
+    }
+
+    /// Waits until so many lines have come in all; says whether they came
+    /// before the deadline.
+    pub fn wait_for_lines(&self, deadline: Deadline, number: u64) -> bool {
+        self.wait(deadline, |said| said.lines >= number).lines >= number
+    }
+
+    /// Reads no more until the guard is dropped: the program may fill the pipe,
+    /// and must wait then. What is being read just now still comes.
+    #[must_use]
+    pub fn hold(&self) -> Held {
+        *self.shared.holders() += 1;
+        Held(Arc::clone(&self.shared))
     }
 
     /// Waits until the program, and every child that shares the output, has
@@ -174,6 +210,7 @@ fn listen(mut pipe: PipeReader, hung_up: &PipeReader, shared: &Shared) {
         if ready[0].any() != Some(true) {
             continue;
         }
+        shared.wait_until_let_go();
         let read = match pipe.read(&mut buffer) {
             Ok(0) => break,
             Ok(read) => read,

@@ -23,7 +23,7 @@ pub(super) const CHECKS: &[Check] = &[
         cause: "a limit of descriptors or of the backlog, or work that grows with each client",
         section: "ch02-select.md#many-clients",
         descriptors: ORDINARY + 1_000,
-        applies: |traits| traits.echoes_to(1_000),
+        applies: |traits| traits.serves(1_000),
         run: |case| crowd_is_served(case, 1_000),
     },
     Check {
@@ -31,7 +31,7 @@ pub(super) const CHECKS: &[Check] = &[
         cause: "a limit of descriptors or of the backlog, or work that grows with each client",
         section: "ch03-reactor.md#many-clients",
         descriptors: ORDINARY + 10_000,
-        applies: |traits| traits.echoes_to(10_000),
+        applies: |traits| traits.serves(10_000),
         run: |case| crowd_is_served(case, 10_000),
     },
     Check {
@@ -59,7 +59,7 @@ pub(super) fn gather(case: &Case, server: &Server, size: usize) -> Result<Vec<Cl
         let mut client = case.client(server)?;
         // accept takes them in order: when this one is served, all before are.
         if number % WAVE == 0 || number == size {
-            client.exchange(b"?")?;
+            case.talk(&mut client, "?")?;
         }
         crowd.push(client);
     }
@@ -97,10 +97,10 @@ fn crowd_is_served(case: &Case, size: usize) -> Result {
         for round in 1..=2 {
             let message = |number: usize| format!("client {number}, round {round}\n");
             for (number, client) in crowd.iter_mut().enumerate() {
-                client.send(message(number).as_bytes())?;
+                case.ask(client, &message(number))?;
             }
             for (number, client) in crowd.iter_mut().enumerate() {
-                client.expect(message(number).as_bytes())?;
+                case.hear(client, &message(number))?;
             }
         }
         drop(crowd);

@@ -26,7 +26,7 @@ pub(super) const CHECKS: &[Check] = &[
         cause: CAUSE,
         section: "ch02-select.md#idle",
         descriptors: ORDINARY,
-        applies: Traits::is_echo,
+        applies: Traits::is_tcp_server,
         run: |case| sleeps_with(case, 10),
     },
     Check {
@@ -34,7 +34,7 @@ pub(super) const CHECKS: &[Check] = &[
         cause: CAUSE,
         section: "ch02-select.md#idle",
         descriptors: ORDINARY + 1_000,
-        applies: |traits| traits.echoes_to(1_000),
+        applies: |traits| traits.serves(1_000),
         run: |case| sleeps_with(case, 1_000),
     },
 ];
@@ -59,16 +59,24 @@ fn sleeps_with(case: &Case, size: usize) -> Result {
         // They are clients still, and not only silent but served.
         served
             .iter_mut()
-            .try_for_each(|client| client.exchange(b"awake\n"))?;
+            .try_for_each(|client| case.talk(client, "awake\n"))?;
         if case.traits().clients == Clients::One && !waiting.is_empty() {
             drop(served);
-            waiting[0].exchange(b"at last\n")?;
+            case.talk(&mut waiting[0], "at last\n")?;
         }
         Ok(())
     })
 }
 
-fn sleeps(server: &Server, clients: usize) -> Result {
+pub(super) fn sleeps(server: &Server, clients: usize) -> Result {
+    rests(
+        server,
+        format!("watching a server with {clients} silent clients"),
+    )
+}
+
+/// Watches a program to which nothing happens.
+pub(super) fn rests(server: &Server, what: String) -> Result {
     let look = |time: Duration| {
         let before = server.snapshot();
         std::thread::sleep(time);
@@ -80,7 +88,7 @@ fn sleeps(server: &Server, clients: usize) -> Result {
     if settled.is_some() && activity.is_none() {
         return Ok(());
     }
-    Failure::new(format!("watching a server with {clients} silent clients"))
+    Failure::new(what)
         .expected("not one system call")
         .came(format!(
             "it woke {} times in {:.1} s and ran for {:.1} ms",

@@ -17,7 +17,7 @@ pub(super) const CHECKS: &[Check] = &[
         cause: "a socket is not closed, or is closed in one process and open in another",
         section: "ch02-select.md#leaving",
         descriptors: ORDINARY + 20,
-        applies: Traits::is_echo,
+        applies: Traits::is_tcp_server,
         run: descriptors_return,
     },
     Check {
@@ -25,7 +25,7 @@ pub(super) const CHECKS: &[Check] = &[
         cause: "the buffer or the handler of a client outlives its connection",
         section: "ch02-select.md#leaving",
         descriptors: ORDINARY,
-        applies: Traits::is_echo,
+        applies: Traits::is_tcp_server,
         run: memory_is_steady,
     },
     Check {
@@ -34,7 +34,7 @@ pub(super) const CHECKS: &[Check] = &[
                 to the next client",
         section: "ch03-reactor.md#generations",
         descriptors: ORDINARY,
-        applies: Traits::is_echo,
+        applies: Traits::is_tcp_server,
         run: no_stale_bytes,
     },
     Check {
@@ -42,7 +42,7 @@ pub(super) const CHECKS: &[Check] = &[
         cause: "the listener is asked for an end of its stream like a client, and closed",
         section: "ch01-echo.md#the-loop",
         descriptors: ORDINARY,
-        applies: Traits::is_echo,
+        applies: Traits::is_tcp_server,
         run: listener_stays,
     },
 ];
@@ -58,7 +58,7 @@ fn descriptors_return(case: &Case) -> Result {
                 .into_iter()
                 .enumerate()
             {
-                client.send(b"no time to read the answer\n")?;
+                case.ask(&mut client, "no time to read the answer\n")?;
                 match number % 3 {
                     0 => drop(client),
                     1 => client.reset(),
@@ -73,7 +73,7 @@ fn descriptors_return(case: &Case) -> Result {
 
 /// The descriptors of a server that has just been visited, once the visitor's
 /// is closed: a count that does not change for a while.
-fn at_rest(case: &Case, server: &Server) -> usize {
+pub(super) fn at_rest(case: &Case, server: &Server) -> usize {
     let mut last = server.descriptors();
     let same = || {
         let before = last;
@@ -85,7 +85,7 @@ fn at_rest(case: &Case, server: &Server) -> usize {
     steady.unwrap_or_else(|| server.descriptors())
 }
 
-fn descriptors_are_at_most(case: &Case, server: &Server, most: usize) -> Result {
+pub(super) fn descriptors_are_at_most(case: &Case, server: &Server, most: usize) -> Result {
     let returned = || (server.descriptors() <= most).then_some(());
     match case.deadline.within(STALL).until(returned) {
         Some(()) => Ok(()),
@@ -115,7 +115,7 @@ fn memory_is_steady(case: &Case) -> Result {
             for _ in 0..LEAVERS {
                 let mut client = case.narrow_client(server)?;
                 // As much as it takes at once: some of it will find no way out.
-                client.push(PENDING, Duration::from_millis(1))?;
+                case.flood(&mut client, PENDING, Duration::from_millis(1))?;
             }
             case.visit(server)?;
             descriptors_are_at_most(case, server, descriptors)?;
@@ -154,7 +154,7 @@ fn no_stale_bytes(case: &Case) -> Result {
                 descriptors_are_at_most(case, server, descriptors)?;
             }
             let mut next = case.client(server)?;
-            next.exchange(b"mine\n")?;
+            case.talk(&mut next, "mine\n")?;
             next.finish_sending()?;
             next.expect_end()?;
         }
@@ -172,7 +172,7 @@ fn listener_stays(case: &Case) -> Result {
         for _ in 0..3 {
             let mut clients = gather(case, server, together)?;
             for client in &mut clients {
-                client.exchange(b"hello\n")?;
+                case.talk(client, "hello\n")?;
                 client.finish_sending()?;
                 client.expect_end()?;
             }

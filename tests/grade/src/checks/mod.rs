@@ -4,13 +4,22 @@ use crate::catalog::Traits;
 use crate::check::Check;
 
 mod crowd;
+mod demonstration;
 mod echo;
+mod echo_client;
 mod ending;
+mod files;
+mod fork;
+mod http;
+mod graceful;
 mod idle;
 mod leftovers;
+mod limits;
 mod patience;
 mod pressure;
+mod signals;
 mod startup;
+mod udp;
 
 /// The themes, in the order in which a report shows them.
 const THEMES: &[&[Check]] = &[
@@ -22,6 +31,15 @@ const THEMES: &[&[Check]] = &[
     pressure::CHECKS,
     idle::CHECKS,
     leftovers::CHECKS,
+    signals::CHECKS,
+    graceful::CHECKS,
+    fork::CHECKS,
+    demonstration::CHECKS,
+    http::CHECKS,
+    limits::CHECKS,
+    files::CHECKS,
+    udp::CHECKS,
+    echo_client::CHECKS,
 ];
 
 /// Every check there is.

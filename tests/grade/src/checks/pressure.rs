@@ -26,7 +26,7 @@ pub(super) const CHECKS: &[Check] = &[
                 again at once",
         section: "ch02-select.md#emfile",
         descriptors: ORDINARY + 64,
-        applies: Traits::is_echo,
+        applies: Traits::is_tcp_server,
         run: out_of_descriptors,
     },
 ];
@@ -98,7 +98,7 @@ fn out_of_descriptors(case: &Case) -> Result {
         let mut served = Vec::new();
         for _ in 0..case.at_once(FIRST) {
             let mut client = case.client(server)?;
-            client.exchange(b"served\n")?;
+            case.talk(&mut client, "served\n")?;
             served.push(client);
         }
         // These wait in the backlog, or are closed again, as the server likes;
@@ -113,7 +113,7 @@ fn out_of_descriptors(case: &Case) -> Result {
         }
         does_not_spin(server)?;
         for client in &mut served {
-            client.exchange(b"still served\n")?;
+            case.talk(client, "still served\n")?;
         }
         let complaints = server.complaints();
         if complaints > COMPLAINTS {

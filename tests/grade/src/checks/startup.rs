@@ -1,14 +1,15 @@
 //! The command line, the address, and the first moments.
 
 use std::fs;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use nix::unistd::geteuid;
+use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
-use crate::catalog::Traits;
+use crate::catalog::{Protocol, Traits};
 use crate::check::{Case, Check, During, Ending, Failure, ORDINARY, Result, Stop};
 use crate::job::describe;
 use crate::program::Lease;
@@ -20,7 +21,7 @@ pub(super) const CHECKS: &[Check] = &[
         cause: "the line is printed before bind, names port 0, or stays in a buffer",
         section: "ch01-echo.md#bind",
         descriptors: ORDINARY,
-        applies: Traits::is_tcp_server,
+        applies: Traits::is_server,
         run: first_line,
     },
     Check {
@@ -28,7 +29,7 @@ pub(super) const CHECKS: &[Check] = &[
         cause: "the command line is not described",
         section: "ch01-echo.md#the-command-line",
         descriptors: ORDINARY,
-        applies: Traits::is_server,
+        applies: Traits::takes_address,
         run: help,
     },
     Check {
@@ -36,7 +37,7 @@ pub(super) const CHECKS: &[Check] = &[
         cause: "arguments that are not understood are ignored",
         section: "ch01-echo.md#the-command-line",
         descriptors: ORDINARY,
-        applies: Traits::is_server,
+        applies: Traits::takes_address,
         run: unknown_flag,
     },
     Check {
@@ -45,7 +46,7 @@ pub(super) const CHECKS: &[Check] = &[
                 picks any port, and 70000 becomes 4464",
         section: "ch01-echo.md#the-command-line",
         descriptors: ORDINARY,
-        applies: Traits::is_server,
+        applies: Traits::takes_address,
         run: malformed_address,
     },
     Check {
@@ -53,7 +54,7 @@ pub(super) const CHECKS: &[Check] = &[
         cause: "the result of bind is used before it is looked at",
         section: "ch01-echo.md#bind",
         descriptors: ORDINARY,
-        applies: Traits::is_tcp_server,
+        applies: Traits::is_server,
         run: taken_port,
     },
     Check {
@@ -69,7 +70,7 @@ pub(super) const CHECKS: &[Check] = &[
         cause: "SO_REUSEADDR is not set, and connections of the last run are in TIME_WAIT",
         section: "ch01-echo.md#time-wait",
         descriptors: ORDINARY,
-        applies: Traits::is_echo,
+        applies: Traits::is_tcp_server,
         run: restart,
     },
     Check {
@@ -77,7 +78,7 @@ pub(super) const CHECKS: &[Check] = &[
         cause: "a line for a terminal that is gone fails with EPIPE, and that ends the server",
         section: "ch05-signals.md#sigpipe",
         descriptors: ORDINARY,
-        applies: Traits::is_echo,
+        applies: Traits::is_server,
         run: output_closed,
     },
 ];
@@ -94,8 +95,13 @@ fn first_line(case: &Case) -> Result {
                     .came(first.address().to_string())
                     .stop();
             }
-            case.stranger(first)?;
-            case.stranger(second)?;
+            for server in [first, second] {
+                if case.traits().is_tcp_server() {
+                    case.stranger(server)?;
+                } else {
+                    case.visit(server)?;
+                }
+            }
             Ok(())
         })
     })
@@ -146,10 +152,13 @@ fn malformed_address(case: &Case) -> Result {
 }
 
 fn taken_port(case: &Case) -> Result {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).during("taking a port")?;
-    let address = listener
-        .local_addr()
-        .during("asking for the port's number")?;
+    let udp = case.traits().protocol == Protocol::EchoUdp;
+    let kind = if udp { Type::DGRAM } else { Type::STREAM };
+    let taken = take_port(kind).during("taking a port")?;
+    let address = taken.local_addr().during("asking for its number")?;
+    let Some(address) = address.as_socket() else {
+        return Err(Stop::skipped("the port has no address of IPv4 or IPv6"));
+    };
     let ending = run_command_to_end(case.program.command(address, &[]), None, case.deadline)?;
     let ours = case.conventions().is_ok();
     // Another program may complain where and how it likes, if it does.
@@ -165,6 +174,16 @@ fn taken_port(case: &Case) -> Result {
         "exit status 1, and on standard error the address and that it is in use",
         &ending,
     )
+}
+
+/// A port where somebody listens already, or receives.
+fn take_port(kind: Type) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, kind, None)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+    if kind == Type::STREAM {
+        socket.listen(1)?;
+    }
+    Ok(socket)
 }
 
 fn privileged_port(case: &Case) -> Result {
@@ -216,7 +235,7 @@ fn restart(case: &Case) -> Result {
         let mut clients = Vec::new();
         for _ in 0..case.at_once(5) {
             let mut client = case.client(&server)?;
-            client.exchange(format!("round {round}\n").as_bytes())?;
+            case.talk(&mut client, &format!("round {round}\n"))?;
             clients.push(client);
         }
         // The kernel closes the server's sockets first, so its side of each
@@ -234,20 +253,22 @@ fn output_closed(case: &Case) -> Result {
         server.close_its_outputs();
         for _ in 0..3 {
             case.visit(server)?;
-            case.stranger(server)?.reset();
+            if case.traits().is_tcp_server() {
+                case.stranger(server)?.reset();
+            }
         }
         case.visit(server)
     })
 }
 
 /// Runs the program with arguments with which it must end by itself.
-fn refused(case: &Case, arguments: &[&str]) -> Result<Ending> {
+pub(super) fn refused(case: &Case, arguments: &[&str]) -> Result<Ending> {
     let executable = case.conventions()?.to_path_buf();
     run_to_end(executable, arguments, None, case.deadline)
 }
 
 /// Looks at how a program ended that was run with `arguments`.
-fn require(met: bool, arguments: &str, expected: &str, ending: &Ending) -> Result {
+pub(super) fn require(met: bool, arguments: &str, expected: &str, ending: &Ending) -> Result {
     let panicked = ending.stderr.contains("panicked at");
     if met && !panicked && !ending.stdout.contains("Listening on") {
         return Ok(());

@@ -1,0 +1,104 @@
+//! Wrong on purpose (B4): the child keeps the listener.
+//!
+//! fork copies every descriptor, and the listing closes none of them in the child; nor does
+//! the child end with its parent. So while one client stays, a server that was stopped still
+//! listens: its port is taken (a restart says EADDRINUSE), and a newcomer is connected by the
+//! kernel and then hangs, because nobody accepts any more. Look at the child's arm in `main`.
+#![cfg_attr(not(unix), allow(unused))]
+
+use std::{
+    io::{self, ErrorKind, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
+    process, thread,
+    time::Duration,
+};
+
+use anyhow::Context;
+use clap::Parser;
+#[cfg(unix)]
+use nix::{
+    libc,
+    sys::signal::{SigHandler, Signal, signal},
+    unistd::{ForkResult, fork},
+};
+use socket2::SockRef;
+
+/// Echo from a process for each client that keeps the port (wrong on purpose: B4)
+#[derive(Parser)]
+struct Args {
+    /// Where to listen; port 0 picks a free one
+    #[arg(default_value = "127.0.0.1:1234", value_parser = resolve)]
+    address: SocketAddr,
+}
+
+fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
+    let mut addresses = address.to_socket_addrs()?;
+    addresses.next().context("the name has no address")
+}
+
+#[cfg(unix)]
+fn main() -> anyhow::Result<()> {
+    let Args { address } = Args::parse();
+    let listener = TcpListener::bind(address).context(format!("cannot listen on {address}"))?;
+    SockRef::from(&listener).listen(1024)?; // std lets only 128 newcomers wait
+    let _ = writeln!(io::stdout(), "Listening on {}", listener.local_addr()?);
+
+    // We never ask how a child ended, so let the kernel reap it: no zombies (wait(2), NOTES).
+    // SAFETY: SIG_IGN runs no code of ours.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
+    loop {
+        let (connection, peer) = match listener.accept() {
+            Ok(accepted) => accepted,
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
+            Err(error) => {
+                pause("cannot accept", error);
+                continue;
+            }
+        };
+        let _ = writeln!(io::stdout(), "Starting a new child process for {peer}");
+        // SAFETY: this process has one thread, so the child may do whatever its parent may.
+        match unsafe { fork() } {
+            Ok(ForkResult::Parent { .. }) => {} // the child has the connection: close our copy
+            // The fault: the listener stays open here, and the child outlives its parent.
+            Ok(ForkResult::Child) => serve(connection),
+            // Too many processes, or no memory. This client is turned away.
+            Err(error) => pause(&format!("Client {peer} refused: cannot fork"), error.into()),
+        }
+    }
+}
+
+/// The whole life of a child: greet, echo, exit.
+#[cfg(unix)]
+fn serve(connection: TcpStream) -> ! {
+    let done = echo(&connection);
+    if let Err(error) = &done {
+        let _ = writeln!(io::stderr(), "Process {}: {error}", process::id());
+    }
+    // SAFETY: _exit(2) may be called at any time.
+    unsafe { libc::_exit(done.is_err().into()) }
+}
+
+fn echo(mut connection: &TcpStream) -> io::Result<()> {
+    let greeting = format!("You are connected to process {}\n", process::id());
+    connection.write_all(greeting.as_bytes())?;
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        match connection.read(&mut buffer) {
+            Ok(0) => return Ok(()),
+            Ok(count) => connection.write_all(&buffer[..count])?,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Says what the system refuses, and waits: asking again at once would not help.
+fn pause(what: &str, error: io::Error) {
+    let _ = writeln!(io::stderr(), "{what}: {error}");
+    thread::sleep(Duration::from_secs(1));
+}
+
+#[cfg(not(unix))]
+fn main() -> anyhow::Result<()> {
+    anyhow::bail!("fork(2) needs Unix; on Windows, run this program in WSL")
+}
