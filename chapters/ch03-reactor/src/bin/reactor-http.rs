@@ -316,11 +316,13 @@ impl Answer {
             named.map(|it| it.value.trim_ascii())
         };
         let version_1_1 = request.version == Some(1);
-        if version_1_1 && values("host").count() != 1 {
-            return Answer::garbage("400 Bad Request"); // RFC 9112, 3.2
-        }
+        // RFC 9112: 3.2 asks for one host, 6.3 for a length that is a number.
+        let no_number = |it: &[u8]| it.is_empty() || !it.iter().all(u8::is_ascii_digit);
+        let bad =
+            version_1_1 && values("host").count() != 1 || values("content-length").any(no_number);
         let method = request.method.unwrap_or_default();
         let mut answer = match method {
+            _ if bad => Answer::garbage("400 Bad Request"),
             "GET" | "HEAD" => Answer::page(request.path.unwrap_or_default(), site),
             _ => {
                 let mut answer = Answer::plain("405 Method Not Allowed");

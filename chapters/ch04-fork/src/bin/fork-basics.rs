@@ -61,22 +61,18 @@ fn wait_for(child: Pid) -> anyhow::Result<()> {
     let status = loop {
         match waitpid(child, None) {
             Err(nix::Error::EINTR) => {} // a signal came first
-            status => break status.context("cannot wait for the child")?,
+            status => break status,
         }
     };
-    let _ = match status {
-        WaitStatus::Exited(_, code) => {
-            writeln!(io::stdout(), "My child {child} exited with status {code}")
-        }
+    let fate = match status {
+        Ok(WaitStatus::Exited(_, code)) => format!("exited with status {code}"),
         // Try it: kill -TERM the child while it works.
-        WaitStatus::Signaled(_, signal, _) => {
-            writeln!(io::stdout(), "My child {child} was killed by {signal}")
-        }
-        status => writeln!(
-            io::stdout(),
-            "My child {child} is in a strange state: {status:?}"
-        ),
+        Ok(WaitStatus::Signaled(_, signal, _)) => format!("was killed by {signal}"),
+        // The child is reaped, but nix has no name for the real-time signal that killed it.
+        Err(nix::Error::EINVAL) => "was killed by a real-time signal".into(),
+        status => anyhow::bail!("cannot wait for the child: {status:?}"),
     };
+    let _ = writeln!(io::stdout(), "My child {child} {fate}");
     Ok(())
 }
 

@@ -53,30 +53,33 @@ fn main() -> anyhow::Result<()> {
     let mut workers: Vec<(Pid, Instant)> = Vec::new();
     let mut pause = Duration::ZERO;
     loop {
-        while workers.len() < max_procs as usize {
-            thread::sleep(pause);
-            // SAFETY: this process has one thread, so the child may do whatever its parent may.
-            match unsafe { fork() } {
-                Ok(ForkResult::Parent { child }) => {
-                    let _ = writeln!(io::stdout(), "Started worker {child}");
-                    workers.push((child, Instant::now()));
-                }
-                Ok(ForkResult::Child) => work(&listener, parent),
-                Err(error) => {
-                    let _ = writeln!(io::stderr(), "cannot fork a worker: {error}");
-                    pause = longer(pause);
-                }
-            }
-        }
-
-        wait_for_any();
-        let mut young = false;
+        // Reap before each fork, too: a zombie still counts against the limit of processes.
         workers.retain(|(worker, since)| {
             let alive = is_alive(*worker);
-            young |= !alive && since.elapsed() < YOUNG;
+            if !alive {
+                let young = since.elapsed() < YOUNG;
+                pause = if young { longer(pause) } else { Duration::ZERO };
+            }
             alive
         });
-        pause = if young { longer(pause) } else { Duration::ZERO };
+        if workers.len() == max_procs as usize {
+            wait_for_any();
+            continue;
+        }
+
+        thread::sleep(pause);
+        // SAFETY: this process has one thread, so the child may do whatever its parent may.
+        match unsafe { fork() } {
+            Ok(ForkResult::Parent { child }) => {
+                let _ = writeln!(io::stdout(), "Started worker {child}");
+                workers.push((child, Instant::now()));
+            }
+            Ok(ForkResult::Child) => work(&listener, parent),
+            Err(error) => {
+                let _ = writeln!(io::stderr(), "cannot fork a worker: {error}");
+                pause = longer(pause);
+            }
+        }
     }
 }
 

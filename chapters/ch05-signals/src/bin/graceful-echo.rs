@@ -14,7 +14,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
     path::{Path, PathBuf},
     rc::Rc,
-    sync::atomic::{AtomicI32, Ordering::SeqCst},
+    sync::atomic::{AtomicBool, AtomicI32, Ordering::SeqCst},
     time::Duration,
 };
 
@@ -32,6 +32,9 @@ use serde::Deserialize;
 use socket2::SockRef;
 
 const BUFFER_SIZE: usize = 64 * 1024;
+
+#[cfg(unix)]
+const SIGNALS: [Signal; 4] = [SIGHUP, SIGUSR1, SIGTERM, SIGINT];
 
 /// Echo, and end gracefully: drain on SIGTERM, reload on SIGHUP, report on SIGUSR1
 #[derive(Parser)]
@@ -123,10 +126,12 @@ fn main() -> anyhow::Result<()> {
     service.listener.set(Some(token));
     let shared = Rc::clone(&service);
     reactor.add_reader(signals, move |reactor, _, mut pipe| {
-        let mut numbers = [0; 64];
-        let count = pipe.read(&mut numbers).unwrap_or(0); // WouldBlock: nothing there
-        for number in &numbers[..count] {
-            on_signal(&shared, reactor, Signal::try_from(i32::from(*number))?);
+        // First the pipe, then the flags: a signal that comes in between writes again.
+        let _ = pipe.read(&mut [0; 64]);
+        for signal in SIGNALS {
+            if ARRIVED[signal as usize].swap(false, SeqCst) {
+                on_signal(&shared, reactor, signal);
+            }
         }
         Ok(())
     })?;
@@ -300,20 +305,21 @@ impl Connection {
     }
 }
 
-/// The writing end of the self-pipe, for the handler.
+/// A flag for each signal number, and the writing end of the self-pipe, for the handler.
+static ARRIVED: [AtomicBool; 65] = [const { AtomicBool::new(false) }; 65];
 static PIPE: AtomicI32 = AtomicI32::new(-1);
 
 #[cfg(unix)]
-extern "C" fn write_to_pipe(signal: i32) {
+extern "C" fn on_arrival(signal: i32) {
+    ARRIVED[signal as usize].store(true, SeqCst);
     let errno = Errno::last_raw(); // the interrupted code may be about to look at it
-    let number = signal as u8;
-    // SAFETY: write(2) is async-signal-safe, and `number` is one byte that it may read. It
-    // does not block: were the pipe full, the signal would be lost, like any pending double.
-    unsafe { libc::write(PIPE.load(SeqCst), (&raw const number).cast(), 1) };
+    // SAFETY: write(2) is async-signal-safe, and the byte outlives the call. If the pipe is
+    // full it fails (it does not block): then the loop has reason enough to look already.
+    unsafe { libc::write(PIPE.load(SeqCst), c"".as_ptr().cast(), 1) };
     Errno::set_raw(errno);
 }
 
-/// The self-pipe of `self-pipe-fork`: a byte for each signal, for the reactor to read.
+/// The self-pipe of `self-pipe-fork`, for the reactor to read.
 #[cfg(unix)]
 fn catch_signals() -> anyhow::Result<PipeReader> {
     let (reader, writer) = io::pipe()?;
@@ -321,10 +327,11 @@ fn catch_signals() -> anyhow::Result<PipeReader> {
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     PIPE.store(writer.into_raw_fd(), SeqCst); // it stays open until the process ends
 
-    let handler = SigHandler::Handler(write_to_pipe);
+    let handler = SigHandler::Handler(on_arrival);
     let action = SigAction::new(handler, SaFlags::SA_RESTART, SigSet::empty());
-    for signal in [SIGTERM, SIGINT, SIGHUP, SIGUSR1] {
-        // SAFETY: the handler does only what is async-signal-safe: write(2), and keep errno.
+    for signal in SIGNALS {
+        // SAFETY: the handler does only what is async-signal-safe: it stores to an atomic,
+        // calls write(2), and keeps errno.
         unsafe { sigaction(signal, &action) }?;
     }
     Ok(reader)

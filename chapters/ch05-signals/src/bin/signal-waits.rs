@@ -106,12 +106,12 @@ fn flag() -> anyhow::Result<()> {
 static PIPE: AtomicI32 = AtomicI32::new(-1);
 
 #[cfg(unix)]
-extern "C" fn write_to_pipe(signal: i32) {
+extern "C" fn set_flag_and_write(signal: i32) {
+    set_flag(signal);
     let errno = Errno::last_raw(); // the interrupted code may be about to look at it
-    let number = signal as u8;
-    // SAFETY: write(2) is async-signal-safe, and `number` is one byte that it may read. If
-    // the pipe is full it fails (it does not block), and the reader is awake anyway.
-    unsafe { libc::write(PIPE.load(SeqCst), (&raw const number).cast(), 1) };
+    // SAFETY: write(2) is async-signal-safe, and the byte outlives the call. If the pipe is
+    // full it fails (it does not block): then the reader has reason enough to look already.
+    unsafe { libc::write(PIPE.load(SeqCst), c"".as_ptr().cast(), 1) };
     Errno::set_raw(errno);
 }
 
@@ -123,7 +123,7 @@ fn self_pipe() -> anyhow::Result<()> {
     fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     PIPE.store(writer.into_raw_fd(), SeqCst); // it stays open until the process ends
-    install(write_to_pipe)?;
+    install(set_flag_and_write)?;
     announce();
     loop {
         // A server has its sockets in this list, too.
@@ -132,10 +132,11 @@ fn self_pipe() -> anyhow::Result<()> {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error).context("poll failed"),
         }
-        let mut numbers = [0; 64];
-        let count = reader.read(&mut numbers).unwrap_or(0); // WouldBlock: nothing there yet
-        for number in &numbers[..count] {
-            if !handle(Signal::try_from(i32::from(*number))?) {
+        // First the pipe, then the flags: a signal that comes in between writes again. A
+        // byte says no more than "look", so nothing is lost when many come at once.
+        let _ = reader.read(&mut [0; 64]);
+        for signal in WATCHED {
+            if ARRIVED[signal as usize].swap(false, SeqCst) && !handle(signal) {
                 return Ok(());
             }
         }
