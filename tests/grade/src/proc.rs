@@ -223,11 +223,9 @@ fn work(task: &Path) -> Option<(i32, Work)> {
     let involuntary = field(&status, "nonvoluntary_ctxt_switches:")?;
     let schedstat = fs::read_to_string(task.join("schedstat")).ok()?;
     // On a CPU, and waiting for one: a spin is a spin on a busy machine, too.
-    let times = schedstat.split_ascii_whitespace().take(2);
-    let nanoseconds = times
-        .map(|time| time.parse::<u64>())
-        .sum::<std::result::Result<u64, _>>()
-        .ok()?;
+    let mut times = schedstat.split_ascii_whitespace();
+    let mut time = || times.next()?.parse::<u64>().ok();
+    let nanoseconds = time()? + time()?;
     let switches = voluntary + involuntary;
     Some((
         id,

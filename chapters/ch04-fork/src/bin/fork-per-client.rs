@@ -76,7 +76,9 @@ fn serve(connection: TcpStream, parent: Pid) -> ! {
 
     let done = if orphan { Ok(()) } else { echo(&connection) };
     if let Err(error) = &done {
-        let _ = writeln!(io::stderr(), "Process {}: {error}", process::id());
+        // Other processes print here, too: a line is theirs or ours if it is one write(2).
+        let line = format!("Process {}: {error}\n", process::id());
+        let _ = io::stderr().write_all(line.as_bytes());
     }
     // SAFETY: _exit(2) may be called at any time. Unlike `process::exit` it does not run the
     // clean-up that the parent has registered for its own end, and the child has a copy of.

@@ -64,17 +64,22 @@ fn serve(listener: &TcpListener) -> ! {
             Ok((connection, peer)) => {
                 let _ = writeln!(io::stdout(), "Process {me} serves {peer}");
                 if let Err(error) = echo(&connection) {
-                    let _ = writeln!(io::stderr(), "Process {me}, client {peer}: {error}");
+                    complain(format!("Process {me}, client {peer}: {error}\n"));
                 }
             }
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
             // No descriptor or memory is left: the client still waits, so let a second pass.
             Err(error) => {
-                let _ = writeln!(io::stderr(), "Process {me} cannot accept: {error}");
+                complain(format!("Process {me} cannot accept: {error}\n"));
                 thread::sleep(Duration::from_secs(1));
             }
         }
     }
+}
+
+/// Other processes print here, too: a line is theirs or ours if it is one write(2).
+fn complain(line: String) {
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 fn echo(mut connection: &TcpStream) -> io::Result<()> {
