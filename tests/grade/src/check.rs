@@ -396,7 +396,7 @@ impl Case<'_> {
         if !answer.closes() {
             return Ok(());
         }
-        if self.traits().protocol == Protocol::Page || self.conventions().is_err() {
+        if self.may_close() {
             return Err(Stop::skipped(
                 "the server closes the connection after each answer, and says so",
             ));
@@ -407,6 +407,11 @@ impl Case<'_> {
             .stop()
     }
 
+    /// Whether an HTTP server may close the connection after each answer.
+    fn may_close(&self) -> bool {
+        self.traits().protocol == Protocol::Page || self.conventions().is_err()
+    }
+
     /// A client sends without ever reading the answers, until the connection
     /// takes nothing for `hold` or `most` bytes went out.
     ///
@@ -415,8 +420,11 @@ impl Case<'_> {
     pub fn flood(&self, client: &mut Client, most: u64, hold: Duration) -> Result<Pushed> {
         match self.traits().protocol {
             Protocol::Http | Protocol::Page => {
-                self.talk(client, "")?;
-                client.push_repeatedly(&request("GET", "/"), most, hold)
+                if self.may_close() {
+                    self.talk(client, "")?;
+                }
+                // An answer is some four times as long as its request.
+                client.push_repeatedly(&request("GET", "/"), most / 4, hold)
             }
             _ => client.push(most, hold),
         }

@@ -1,8 +1,8 @@
 //! The black-box grader: does a server behave, and if not, why?
 //!
 //! It knows a program only from outside. For each check it starts the program
-//! afresh, waits until it listens, talks to it over TCP, looks at it in /proc
-//! where the system has that, and ends it with all its children.
+//! afresh, waits until it listens, talks to it over TCP or UDP, looks at it in
+//! /proc where the system has that, and ends it with all its children.
 //!
 //! - A [`Check`](check::Check) is a sentence about behaviour, such as
 //!   `a lone "0" is data`, with the usual cause of a failure, the section of
@@ -16,11 +16,14 @@
 //!   it to the check, and makes sure that it lives at the end.
 //! - A [`Client`](client::Client) does what clients do, with a deadline on
 //!   everything, and explains what went wrong as a
-//!   [`Failure`](check::Failure): sent, expected, came.
+//!   [`Failure`](check::Failure): sent, expected, came. On it,
+//!   [`Answers`](http::Answers) reads HTTP; a [`Sender`](datagram::Sender) does
+//!   the same over UDP.
 //! - A [`Job`](job::Job) is a process group that ends as a whole, even when the
 //!   grader is killed.
 //! - [`proc`](mod@proc) measures memory, descriptors, and whether a server that
-//!   should sleep does.
+//!   should sleep does; [`fate`] what a signal does to a process, and
+//!   [`pipe`] how full its pipes are.
 //!
 //! To add a check, write it into a file below `checks/` and into that file's
 //! `CHECKS`. To add a specimen, write an example of a chapter, and a line into

@@ -4,7 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::libc;
@@ -23,16 +23,14 @@ impl Pipe {
         Pipe::at(Path::new(&format!("/proc/{pid}/fd/{descriptor}")))
     }
 
-    /// The pipes that a process has made for itself: all but the standard ones.
+    /// The pipes that a process has made for itself: all that it has not
+    /// inherited from the grader.
     #[must_use]
     pub fn own(pid: Pid) -> Vec<Self> {
-        let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else {
-            return Vec::new();
-        };
-        let standard = ["0", "1", "2"].map(Some);
-        open.flatten()
-            .filter(|entry| !standard.contains(&entry.file_name().to_str()))
-            .filter_map(|entry| Pipe::at(&entry.path()))
+        let inherited: Vec<_> = links(Pid::this()).map(|(_, link)| link).collect();
+        links(pid)
+            .filter(|(_, link)| !inherited.contains(link))
+            .filter_map(|(path, _)| Pipe::at(&path))
             .collect()
     }
 
@@ -92,6 +90,13 @@ impl Pipe {
         }
         true
     }
+}
+
+/// The open descriptors of a process: where they are, and what they refer to.
+fn links(pid: Pid) -> impl Iterator<Item = (PathBuf, PathBuf)> {
+    let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter();
+    let paths = open.flatten().flatten().map(|entry| entry.path());
+    paths.filter_map(|path| fs::read_link(&path).ok().map(|link| (path, link)))
 }
 
 #[cfg(all(test, target_os = "linux"))]

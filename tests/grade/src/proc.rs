@@ -144,6 +144,25 @@ fn field(status: &str, name: &str) -> Option<u64> {
     line.split_ascii_whitespace().next()?.parse().ok()
 }
 
+/// Whether some process of this machine receives UDP on `port`; `None` where
+/// the system has no list of such sockets. To try to bind the port instead
+/// would keep it, for a moment, from the program that is about to.
+#[must_use]
+pub fn receives(port: u16) -> Option<bool> {
+    let lists = ["/proc/net/udp", "/proc/net/udp6"];
+    let mut lists = lists.iter().filter_map(|it| fs::read_to_string(it).ok());
+    let listed = |list: String| {
+        // NUMBER: ADDRESS:PORT ..., both hexadecimal.
+        let mut locals = list.lines().skip(1).filter_map(|line| {
+            let local = line.split_ascii_whitespace().nth(1)?;
+            u16::from_str_radix(local.rsplit_once(':')?.1, 16).ok()
+        });
+        locals.any(|local| local == port)
+    };
+    let first = listed(lists.next()?);
+    Some(first || lists.any(listed))
+}
+
 /// What the threads of a group had done at one moment.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot(BTreeMap<i32, Work>);
@@ -343,6 +362,18 @@ mod tests {
         assert!(sockets.listening.is_subset(&open_sockets(own)));
         drop((connection, listener));
         assert!(sockets.connected.is_disjoint(&open_sockets(own)));
+    }
+
+    #[test]
+    fn a_udp_socket_is_seen_as_long_as_it_is_open() {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let port = socket.local_addr().expect("an address").port();
+        assert_eq!(receives(port), Some(true));
+        drop(socket);
+        // A process that is just being started may have it for a moment more.
+        let soon = Deadline::after(Duration::from_secs(5));
+        let gone = soon.until(|| (receives(port) == Some(false)).then_some(()));
+        assert!(gone.is_some());
     }
 
     #[test]

@@ -257,7 +257,7 @@ impl Server {
     }
 
     /// Waits until the port is served: a connection is made (and closed at
-    /// once), or, as UDP has none, the port can no longer be bound.
+    /// once), or, as UDP has none, the system knows of a socket there.
     fn wait_until_reachable(&self, protocol: Protocol, deadline: Deadline) -> Result {
         let address = self.address;
         let reached = deadline.until(|| {
@@ -265,7 +265,8 @@ impl Server {
                 return Some(false);
             }
             let reachable = match protocol {
-                Protocol::EchoUdp => UdpSocket::bind(address).is_err(),
+                Protocol::EchoUdp => proc::receives(address.port())
+                    .unwrap_or_else(|| UdpSocket::bind(address).is_err()),
                 _ => TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok(),
             };
             reachable.then_some(true)

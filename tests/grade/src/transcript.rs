@@ -270,6 +270,20 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_read_while_the_transcript_is_held() {
+        let (reader, mut writer) = io::pipe().expect("a pipe");
+        let transcript = Transcript::of(reader).expect("a thread");
+        writer.write_all(b"before\n").expect("write");
+        assert!(transcript.wait_for_lines(soon(), 1));
+        let held = transcript.hold();
+        writer.write_all(b"meanwhile\nafter\n").expect("write");
+        let moment = Deadline::after(Duration::from_millis(50));
+        assert!(!transcript.wait_for_lines(moment, 2));
+        drop(held);
+        assert!(transcript.wait_for_lines(soon(), 3));
+    }
+
+    #[test]
     fn the_writer_sees_that_the_grader_hung_up() {
         let (reader, mut writer) = io::pipe().expect("a pipe");
         let mut transcript = Transcript::of(reader).expect("a thread");

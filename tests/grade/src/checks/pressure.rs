@@ -86,7 +86,8 @@ const FIRST: usize = 16;
 
 /// More in a second is a spin; a retry by a timer is well below.
 const WAKEUPS: u64 = 60;
-const CPU: Duration = Duration::from_millis(200);
+/// A spin is runnable nearly all of the second; who wakes once may have to wait for a CPU.
+const CPU: Duration = Duration::from_millis(600);
 
 /// One message, and perhaps one that the trouble is over.
 const COMPLAINTS: u64 = 3;
@@ -149,7 +150,7 @@ fn does_not_spin(server: &Server) -> Result {
         .sent(format!("{CLIENTS} clients, with ulimit -n {DESCRIPTORS}"))
         .expected("a server that sleeps until a client sends or leaves")
         .came(format!(
-            "it woke {} times in a second and ran for {} ms",
+            "it woke {} times in a second, and was runnable for {} ms of it",
             count(activity.wakeups),
             activity.cpu.as_millis()
         ))

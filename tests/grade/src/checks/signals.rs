@@ -19,7 +19,7 @@ use tempfile::TempDir;
 
 use crate::bytes::count;
 use crate::catalog::{Protocol, Shutdown, Traits};
-use crate::check::{Case, Check, During, Failure, ORDINARY, Result, Stop};
+use crate::check::{Case, Check, Deadline, During, Failure, ORDINARY, Result, Stop};
 use crate::checks::idle::rests;
 use crate::client::STALL;
 use crate::fate::{self, Change};
@@ -815,12 +815,8 @@ fn storm_is_survived(case: &Case) -> Result {
     const STORM: u64 = 10_000;
     in_every_way(case, |server| {
         let before = server.lines();
-        for sent in 0..STORM {
+        for _ in 0..STORM {
             server.signal(SIGUSR1)?;
-            // In bursts, so that they meet the program in all its doings.
-            if sent % 8 == 0 {
-                thread::yield_now();
-            }
         }
         let came = server.wait_for_lines(case.deadline.within(STALL), before + 1);
         // The lines of those before it may still be on their way.
@@ -859,15 +855,17 @@ fn flood(case: &Case, server: &Server) -> Result {
     let own = Pipe::own(server.pid());
     own.iter().for_each(Pipe::shrink);
     let is_full = || own.iter().any(Pipe::is_full);
+    let waiting = || own.iter().map(Pipe::waiting).max();
     let held = server.hold_output();
     let limit = case.deadline.within(FILLED);
     for sent in 1.. {
+        let before = waiting();
         server.signal(SIGUSR1)?;
-        if sent % 16 != 0 {
-            continue;
-        }
         // One that is pending already is not queued: let the handler run.
-        thread::yield_now();
+        let moment = Deadline::after(Duration::from_micros(200));
+        while before.is_some() && waiting() <= before && !moment.left().is_zero() {
+            thread::yield_now();
+        }
         if is_full() {
             // And not only for a moment: the program is held by its output.
             thread::sleep(Duration::from_millis(10));
