@@ -60,7 +60,7 @@ fn main() -> anyhow::Result<()> {
 fn listen(address: SocketAddr) -> io::Result<Socket> {
     let domain = Domain::for_address(address);
     let listener = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    // Our last connections may linger in TIME_WAIT for a minute: on Unix this allows a
+    // Our last connections may linger in TIME_WAIT for a minute or so: on Unix this allows a
     // restart meanwhile. On Windows it would let a stranger take the port, so not there.
     #[cfg(unix)]
     listener.set_reuse_address(true)?;
@@ -77,7 +77,7 @@ fn serve(connection: Socket, peer: &str, buffer: &mut [u8]) {
         Ok(()) => writeln!(io::stdout(), "Client {peer} closed the connection"),
         Err(error) => writeln!(io::stderr(), "Client {peer}: {error}"),
     };
-    drop(connection); // Step 7: this closes it, and the kernel sends our FIN.
+    drop(connection); // Step 7: the kernel sends our FIN, or a reset if bytes are left unread.
 }
 
 /// Steps 5 and 6: whatever a read brings goes back whole, until the client has said it all.

@@ -9,14 +9,15 @@ use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
-    thread,
-    time::Duration,
 };
 
 use anyhow::Context;
 use clap::Parser;
 #[cfg(unix)]
-use nix::sys::select::{FD_SETSIZE, FdSet, select};
+use nix::sys::{
+    select::{FD_SETSIZE, FdSet, select},
+    time::TimeVal,
+};
 use socket2::SockRef;
 
 /// The most that one read takes. One buffer serves all clients: what it holds goes on at once.
@@ -48,10 +49,7 @@ fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(address).context(format!("cannot listen on {address}"))?;
     SockRef::from(&listener).listen(1024)?; // std lets only 128 newcomers wait
     listener.set_nonblocking(true)?;
-    anyhow::ensure!(
-        listener.as_raw_fd() < LIMIT,
-        "too many descriptors are inherited"
-    );
+    anyhow::ensure!(listener.as_raw_fd() < LIMIT, "select is full already");
     let _ = writeln!(io::stdout(), "Listening on {}", listener.local_addr()?);
 
     let mut clients: Vec<Client> = Vec::new();
@@ -63,20 +61,17 @@ fn main() -> anyhow::Result<()> {
             answer => answer.context("select failed")?,
         };
 
-        let before = clients.len();
         let mut each = ready.into_iter();
         clients.retain_mut(|client| client.serve(each.next(), &mut buffer));
 
-        if newcomers || full && clients.len() < before {
+        if newcomers || full {
             let accepted = accept_all(&listener, &mut clients);
-            if let (Err(error), false) = (&accepted, full) {
-                let _ = writeln!(io::stderr(), "cannot accept until a client leaves: {error}");
+            if let Err(error) = &accepted
+                && !full
+            {
+                let _ = writeln!(io::stderr(), "cannot accept for now: {error}");
             }
             full = accepted.is_err();
-        }
-        if full && clients.is_empty() {
-            thread::sleep(Duration::from_secs(1)); // nobody can leave: others hold the descriptors
-            full = false;
         }
     }
 }
@@ -104,7 +99,9 @@ fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<A
         }
     }
     // The first argument is a bound: the kernel looks at the descriptors below it.
-    select(highest + 1, &mut readable, &mut writable, None, None)?;
+    let mut second = TimeVal::new(1, 0); // after that, a full server asks for newcomers again
+    let timeout = full.then_some(&mut second);
+    select(highest + 1, &mut readable, &mut writable, None, timeout)?;
 
     let sockets = clients.iter().map(|client| client.stream.as_fd());
     let ready = sockets.map(|fd| (readable.contains(fd), writable.contains(fd)));
@@ -173,7 +170,10 @@ impl Client {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()), // a hint only
             result => result?,
         };
-        self.ended = count == 0;
+        if count == 0 {
+            self.ended = true;
+            return Ok(()); // what is pending goes out when there is room
+        }
         self.pending.drain(..self.sent);
         self.sent = 0;
         self.pending.extend_from_slice(&buffer[..count]);

@@ -75,9 +75,8 @@ fn accept_all(
                 ErrorKind::ConnectionAborted
                 | ErrorKind::NetworkDown
                 | ErrorKind::NetworkUnreachable
-                | ErrorKind::HostUnreachable
-                | ErrorKind::PermissionDenied => {}
-                _ => return Err(error), // no descriptor or no memory is left
+                | ErrorKind::HostUnreachable => {}
+                _ => return Err(error), // no descriptor or no memory is left, or we may not accept
             },
         }
     }

@@ -144,12 +144,12 @@ struct Slot {
     wanted: Interest,
     /// What the kernel was asked.
     asked: Interest,
-    /// Taken out while its handler runs: nobody is lent a loop that owns him.
+    /// Taken out while its handler runs: so that it can be lent the loop.
     entry: Option<Box<dyn Entry>>,
 }
 
 /// A source out of its slot: while its handler runs, or for good. If it is not put back, it
-/// is taken from the kernel before it is closed, and be it by a panic of the handler.
+/// is taken from the kernel before it is closed, even if the handler panics.
 struct Loose<'a> {
     poller: &'a Poller,
     token: Token,
@@ -203,7 +203,7 @@ impl Handle {
 }
 
 /// The loop looks at its timers once a day at least: macOS refuses to wait for more than
-/// three years, and Windows takes more than 49 days for ever.
+/// three years, and Windows takes more than 49 days as forever.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 type Action = Box<dyn FnOnce(&mut Reactor)>;
@@ -424,7 +424,7 @@ impl Reactor {
         timer
     }
 
-    /// Takes a timer back. One that has fired, or was cancelled before, is ignored.
+    /// Takes a timer back. One that has fired, or was canceled before, is ignored.
     pub fn cancel(&mut self, timer: Timer) {
         self.timers.remove(&timer);
     }
@@ -518,6 +518,7 @@ impl Reactor {
     }
 
     fn dispatch(&mut self, shared: &Arc<Shared>, event: Event) {
+        self.expect_poller_of(shared);
         let token = Token(event.key);
         // A handler may have removed this source earlier in the turn, and another one may
         // have taken its place: then the generation differs, and the event is stale.
@@ -542,21 +543,27 @@ impl Reactor {
         if result.is_ok() && event.writable && self.wanted(token).writes() {
             result = entry.writable(self, token);
         }
-        let same = Arc::ptr_eq(shared, &self.shared);
-        assert!(same, "a handler has exchanged the loop that runs it");
+        self.expect_poller_of(shared);
 
         let wanted = self.wanted(token);
         let (poller, asked) = (loose.poller, loose.asked);
         let told = result.and_then(|()| ask(poller, entry.source(), token, asked, wanted));
         if let Err(error) = told {
-            entry.failed(self, error);
             self.remove(token);
+            entry.failed(self, error);
         } else if let Some(slot) = get(&mut self.slots, token) {
             slot.asked = wanted;
             slot.entry = loose.entry.take();
         } else {
             loose.asked = wanted; // it has removed itself: here it is dropped, and closed
         }
+    }
+
+    /// The events of a turn belong to one poller; but a handler is lent the loop, and could
+    /// put another one in its place.
+    fn expect_poller_of(&self, shared: &Arc<Shared>) {
+        let same = Arc::ptr_eq(shared, &self.shared);
+        assert!(same, "a handler has exchanged the loop that runs it");
     }
 
     /// What a source wants; nothing if it is gone.

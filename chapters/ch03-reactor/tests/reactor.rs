@@ -1081,6 +1081,50 @@ fn a_handler_that_exchanges_its_loop_is_found_out() {
     run(&mut reactor);
 }
 
+/// Puts another loop in the place of its own when it is told that it has failed.
+struct ExchangesOnFailure(Rc<RefCell<Option<Reactor>>>);
+
+impl Handler<TcpStream> for ExchangesOnFailure {
+    fn readable(&mut self, _: &mut Reactor, _: Token, _: &TcpStream) -> io::Result<()> {
+        Err(io::Error::other("it fails"))
+    }
+
+    fn writable(&mut self, _: &mut Reactor, _: Token, _: &TcpStream) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn failed(&mut self, reactor: &mut Reactor, _: io::Error) {
+        if let Some(other) = self.0.take() {
+            self.0.replace(Some(std::mem::replace(reactor, other)));
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "exchanged the loop")]
+fn failed_that_exchanges_its_loop_is_found_out_before_the_next_event() {
+    let mut other = Reactor::new().expect("a descriptor is left");
+    let mut peers = Vec::new();
+    for _ in 0..2 {
+        let (ours, peer) = pair().expect("loopback works");
+        let uncalled = |_: &mut Reactor, _: Token, _: &TcpStream| -> io::Result<()> {
+            panic!("an event of one loop has reached the other");
+        };
+        other.add_reader(ours, uncalled).expect("watched");
+        peers.push(peer);
+    }
+    let other = Rc::new(RefCell::new(Some(other)));
+    let mut reactor = Reactor::new().expect("a descriptor is left");
+    for _ in 0..2 {
+        let (ours, peer) = ready_pair().expect("loopback works");
+        let handler = ExchangesOnFailure(Rc::clone(&other));
+        let added = reactor.add(ours, Interest::Read, handler);
+        added.expect("watched");
+        peers.push(peer);
+    }
+    run(&mut reactor);
+}
+
 // No spinning
 
 #[test]

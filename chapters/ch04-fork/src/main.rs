@@ -58,7 +58,9 @@ fn main() -> anyhow::Result<()> {
             answer => answer.context("poll failed")?,
         };
         let mut each = ended.into_iter();
-        children.retain(|child| each.next() != Some(true) || child.reap());
+        for child in children.extract_if(.., |_| each.next() == Some(true)) {
+            child.reap();
+        }
         if !newcomer {
             continue;
         }
@@ -66,6 +68,7 @@ fn main() -> anyhow::Result<()> {
         let (connection, peer) = match listener.accept() {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == ErrorKind::WouldBlock => continue, // it has left
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue, // on BSD
             Err(error) => {
                 pause("cannot accept", error);
                 continue;
@@ -90,8 +93,7 @@ fn main() -> anyhow::Result<()> {
                 });
             }
             Ok(ForkResult::Child) => {
-                // What is the parent's business only: above all the listener, which would
-                // keep the port open after the parent's end.
+                // The parent's own, above all the listener: it would keep the port after its end.
                 drop((listener, children, lifeline));
                 serve(connection, parent, held_by_child);
             }
@@ -111,8 +113,8 @@ struct Child {
     lifeline: PipeReader,
 }
 
-/// Sleeps until a child has ended or, if there is room, a newcomer has come: which ones, and
-/// whether. A process that ends, however it ends, has its descriptors closed by the kernel;
+/// Sleeps until a child has ended or, while there is room, a newcomer has come: tells which
+/// children have ended, and whether there is a newcomer. A process that ends, however it ends, has its descriptors closed by the kernel;
 /// so the end of its pipe is the news of its death, and no signal is needed.
 #[cfg(unix)]
 fn wait(children: &[Child], listener: Option<&TcpListener>) -> nix::Result<(Vec<bool>, bool)> {
@@ -131,8 +133,8 @@ fn wait(children: &[Child], listener: Option<&TcpListener>) -> nix::Result<(Vec<
 #[cfg(unix)]
 impl Child {
     /// Takes the exit status of a child that has ended. Without that it would stay in the
-    /// process table as a zombie. Always false: there is no child any more.
-    fn reap(&self) -> bool {
+    /// process table as a zombie.
+    fn reap(&self) {
         let Child { pid, peer, .. } = self;
         let status = loop {
             match waitpid(*pid, None) {
@@ -148,14 +150,13 @@ impl Child {
             _ => "is gone".into(),
         };
         let _ = writeln!(io::stdout(), "Process {pid} for {peer} {fate}");
-        false
     }
 }
 
 /// The whole life of a child: greet, echo, exit.
 #[cfg(unix)]
 fn serve(connection: TcpStream, parent: Pid, _lifeline: PipeWriter) -> ! {
-    // No orphan keeps a client: the kernel kills this process when its parent ends.
+    // No orphan keeps a client: on Linux the kernel kills this process when its parent ends.
     #[cfg(target_os = "linux")]
     let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::SIGKILL);
     let orphan = Pid::parent() != parent; // it has ended before we could ask for that

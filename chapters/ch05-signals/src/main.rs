@@ -6,7 +6,8 @@
 #![cfg_attr(not(unix), allow(unused))]
 
 use std::{
-    env, fs,
+    env,
+    fs::{self, File},
     io::{self, Write},
     path::PathBuf,
     process,
@@ -59,7 +60,8 @@ struct Scratch {
 impl Scratch {
     fn create() -> anyhow::Result<Scratch> {
         let path = env::temp_dir().join(format!("ch05-signals-{}", process::id()));
-        fs::write(&path, "").with_context(|| format!("cannot create {}", path.display()))?;
+        // create_new: what somebody else has put there is not ours to empty or to remove.
+        File::create_new(&path).with_context(|| format!("cannot create {}", path.display()))?;
         Ok(Scratch { path })
     }
 }
@@ -78,16 +80,16 @@ impl Drop for Scratch {
 
 /// Ends the program by the signal that it has caught, after all. Its parent then learns the
 /// truth: not "exited with 0", but "killed by SIGINT". A shell shows that as status 128 + n
-/// (130 for SIGINT, 143 for SIGTERM), and stops the script or loop that it is running, too.
+/// (130 for SIGINT, 143 for SIGTERM); after Ctrl-C it also stops the script it is running.
 #[cfg(unix)]
-fn end_by(number: Signal) -> anyhow::Result<()> {
-    // SAFETY: the default action runs no code of ours. (A shell starts background jobs with
-    // SIGINT ignored, and that is inherited, so it may not be the default yet.)
-    unsafe { signal(number, SigHandler::SigDfl) }?;
-    raise(number)?; // still blocked, so it is pending
-    SigSet::from(number).thread_unblock()?; // now it is delivered, and this is the end
+fn end_by(caught: Signal) -> anyhow::Result<()> {
+    // SAFETY: the default action runs no code of ours. (A script's shell starts background
+    // jobs with SIGINT ignored, and that is inherited: it may not be the default yet.)
+    unsafe { signal(caught, SigHandler::SigDfl) }?;
+    raise(caught)?; // still blocked, so it is pending
+    SigSet::from(caught).thread_unblock()?; // now it is delivered, and this is the end
     // SAFETY: _exit(2) may be called at any time.
-    unsafe { libc::_exit(128 + number as i32) }
+    unsafe { libc::_exit(128 + caught as i32) }
 }
 
 #[cfg(not(unix))]

@@ -27,7 +27,7 @@ fn main() -> anyhow::Result<()> {
         TcpStream::connect(&address).with_context(|| format!("cannot connect to {address}"))?;
 
     // Two directions, two threads: a client that only writes while the server only writes
-    // would wait for ever. This one ends with the process.
+    // would wait forever. This one ends with the process.
     let outgoing = connection
         .try_clone()
         .context("cannot share the connection")?;

@@ -28,7 +28,7 @@ fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
 
 fn main() -> anyhow::Result<()> {
     let Args { address } = Args::parse();
-    // Steps 1 to 3 in one call, SO_REUSEADDR included.
+    // Steps 1 to 3 in one call, SO_REUSEADDR included (on Unix).
     let listener =
         TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
     let _ = writeln!(io::stdout(), "Listening on {}", listener.local_addr()?);

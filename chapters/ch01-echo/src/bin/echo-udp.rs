@@ -45,8 +45,9 @@ fn main() -> anyhow::Result<()> {
                 continue;
             }
         };
-        // A datagram forged to come from ourselves would be answered for ever.
-        if peer == own {
+        // A datagram forged to come from ourselves, or from an echo server like this one on
+        // another machine, would be answered forever. Its port gives it away.
+        if peer.port() == own.port() {
             continue;
         }
         // Zero bytes are a datagram like any other: here, 0 is not the end.

@@ -9,8 +9,6 @@ use std::os::fd::AsFd;
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
-    thread,
-    time::Duration,
 };
 
 use anyhow::Context;
@@ -55,20 +53,17 @@ fn main() -> anyhow::Result<()> {
             answer => answer.context("poll failed")?,
         };
 
-        let before = clients.len();
         let mut each = ready.into_iter();
         clients.retain_mut(|client| client.serve(each.next(), &mut buffer));
 
-        if newcomers || full && clients.len() < before {
+        if newcomers || full {
             let accepted = accept_all(&listener, &mut clients);
-            if let (Err(error), false) = (&accepted, full) {
-                let _ = writeln!(io::stderr(), "cannot accept until a client leaves: {error}");
+            if let Err(error) = &accepted
+                && !full
+            {
+                let _ = writeln!(io::stderr(), "cannot accept for now: {error}");
             }
             full = accepted.is_err();
-        }
-        if full && clients.is_empty() {
-            thread::sleep(Duration::from_secs(1)); // nobody can leave: others hold the descriptors
-            full = false;
         }
     }
 }
@@ -99,7 +94,8 @@ fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<A
         }
         list.push(PollFd::new(client.stream.as_fd(), interest));
     }
-    poll(&mut list, PollTimeout::NONE)?;
+    let second = PollTimeout::from(1000u16); // after that, a full server asks for newcomers again
+    poll(&mut list, if full { second } else { PollTimeout::NONE })?;
 
     // A reset comes as POLLERR and POLLHUP, asked for or not: the next read or write names it.
     let trouble = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
@@ -171,7 +167,10 @@ impl Client {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()), // a hint only
             result => result?,
         };
-        self.ended = count == 0;
+        if count == 0 {
+            self.ended = true;
+            return Ok(()); // what is pending goes out when there is room
+        }
         self.pending.drain(..self.sent);
         self.sent = 0;
         self.pending.extend_from_slice(&buffer[..count]);

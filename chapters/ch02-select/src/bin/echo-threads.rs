@@ -1,7 +1,8 @@
 //! The third answer: a thread for each client, and every call may block.
 //!
 //! The code is that of chapter 1 again, as each thread has one client only. The price is a
-//! stack and a buffer for each of them, and the kernel's work to switch between them.
+//! stack for each of them, and the kernel's work to switch between them. There is no limit
+//! here: when memory runs out, Rust ends the process.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -58,8 +59,8 @@ fn main() -> anyhow::Result<()> {
                 }
             }
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-            // No descriptor is left: rest until a client leaves, or others may have given
-            // some back. Asking again at once would spin.
+            // No descriptor is left: rest until a client of ours leaves, or for a second, as
+            // others may give some back. Asking again at once would spin.
             Err(error) => {
                 if !full {
                     let _ = writeln!(io::stderr(), "cannot accept for now: {error}");
@@ -81,7 +82,7 @@ fn serve(connection: TcpStream, peer: SocketAddr) {
 }
 
 fn echo(mut connection: &TcpStream) -> io::Result<()> {
-    let mut buffer = vec![0; BUFFER_SIZE];
+    let mut buffer = [0; BUFFER_SIZE]; // on the stack: this thread has it to itself
     loop {
         match connection.read(&mut buffer) {
             Ok(0) => return Ok(()),

@@ -199,7 +199,7 @@ impl Connection {
             let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
             let mut request = httparse::Request::new(&mut headers);
             let answer = match request.parse(&self.input[answered..]) {
-                Ok(Status::Complete(length)) => {
+                Ok(Status::Complete(length)) if length <= MAX_HEAD => {
                     answered += length;
                     Answer::to(&request, &self.site)
                 }
@@ -207,7 +207,7 @@ impl Connection {
                     starved = true;
                     break;
                 }
-                Ok(Status::Partial) | Err(httparse::Error::TooManyHeaders) => {
+                Ok(_) | Err(httparse::Error::TooManyHeaders) => {
                     Answer::garbage("431 Request Header Fields Too Large")
                 }
                 Err(httparse::Error::Version) => Answer::garbage("505 HTTP Version Not Supported"),
@@ -219,8 +219,8 @@ impl Connection {
             self.body = answer.write(&mut self.output);
         }
         self.input.drain(..answered);
-        if self.state == State::Closing {
-            self.input = Vec::new(); // whatever follows is not answered
+        if self.state == State::Closing || self.input.is_empty() {
+            self.input = Vec::new(); // what follows the end is not answered; and no idle memory
         }
         starved
     }

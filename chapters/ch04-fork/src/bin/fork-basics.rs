@@ -32,7 +32,7 @@ fn main() -> anyhow::Result<()> {
     let _ = writeln!(io::stdout(), "I am process {}", process::id());
 
     // What stdout still holds back would be copied, and printed twice: flush before a fork.
-    // (Rust's stdout keeps back no finished line, C's and PHP's do when it is no terminal.)
+    // (Rust's stdout keeps back no finished line; C's does when it is no terminal.)
     let _ = io::stdout().flush();
     // SAFETY: this process has one thread, so the child may do whatever its parent may.
     match unsafe { fork() }.context("cannot fork")? {

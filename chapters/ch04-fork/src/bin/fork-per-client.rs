@@ -69,7 +69,7 @@ fn main() -> anyhow::Result<()> {
 /// The whole life of a child: greet, echo, exit.
 #[cfg(unix)]
 fn serve(connection: TcpStream, parent: Pid) -> ! {
-    // No orphan keeps a client: the kernel kills this process when its parent ends.
+    // No orphan keeps a client: on Linux the kernel kills this process when its parent ends.
     #[cfg(target_os = "linux")]
     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     let orphan = Pid::parent() != parent; // it has ended before we could ask for that

@@ -1,7 +1,7 @@
 //! Two processes accept on one listener.
 //!
 //! fork copies the descriptor table, not the socket: both entries lead to the same listener.
-//! Both processes sleep in accept, and the kernel wakes one of them for each client.
+//! Both processes sleep in accept, and Linux wakes one of them for each client.
 #![cfg_attr(not(unix), allow(unused))]
 
 use std::{
@@ -45,7 +45,8 @@ fn main() -> anyhow::Result<()> {
     let parent = Pid::this();
     // SAFETY: this process has one thread, so the child may do whatever its parent may.
     if let ForkResult::Child = unsafe { fork() }.context("cannot fork")? {
-        // The child holds the listener, too. It must not keep the port when its parent ends.
+        // The child holds the listener, too. On Linux it ends with its parent; elsewhere it
+        // would keep the port until it is killed.
         #[cfg(target_os = "linux")]
         let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
         if Pid::parent() != parent {

@@ -6,6 +6,7 @@
 
 use std::{
     io::{self, ErrorKind, Read, Write},
+    mem::MaybeUninit,
     net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
     process, thread,
     time::{Duration, Instant},
@@ -16,7 +17,10 @@ use clap::Parser;
 #[cfg(unix)]
 use nix::{
     libc,
-    sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid},
+    sys::{
+        signal::{SigHandler, Signal, signal},
+        wait::{WaitPidFlag, WaitStatus, waitpid},
+    },
     unistd::{ForkResult, Pid, fork},
 };
 
@@ -49,6 +53,10 @@ fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(address).context(format!("cannot listen on {address}"))?;
     let _ = writeln!(io::stdout(), "Listening on {}", listener.local_addr()?);
 
+    // Whoever started us may ignore SIGCHLD, and that is inherited: then the kernel would reap
+    // our workers itself, and waitid sleep until the last of them has ended (wait(2), NOTES).
+    // SAFETY: the default action runs no code of ours.
+    unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
     let parent = Pid::this();
     let mut workers: Vec<(Pid, Instant)> = Vec::new();
     let mut pause = Duration::ZERO;
@@ -89,11 +97,14 @@ fn longer(pause: Duration) -> Duration {
 }
 
 /// Sleeps until some worker has ended, and leaves it to `is_alive` to learn who and how.
-/// No result helps here: an error says that a signal came first (EINTR), that no worker is
-/// left (ECHILD), or that nix has no name for the signal that killed it (EINVAL).
+/// No result helps here: an error says that a signal came first (EINTR), or that no worker is
+/// left (ECHILD). WNOWAIT leaves the dead one to be reaped. (nix has waitid on Linux only.)
 #[cfg(unix)]
 fn wait_for_any() {
-    let _ = waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+    let mut info = MaybeUninit::uninit();
+    let which = libc::WEXITED | libc::WNOWAIT;
+    // SAFETY: waitid(2) fills `info`, which outlives the call, and nobody reads it.
+    unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), which) };
 }
 
 /// Reaps the worker if it has ended.
@@ -112,16 +123,17 @@ fn is_alive(worker: Pid) -> bool {
 /// The whole life of a worker: one client after another.
 #[cfg(unix)]
 fn work(listener: &TcpListener, parent: Pid) -> ! {
-    // No orphan keeps the port: the kernel kills this process when its parent ends.
+    // No orphan keeps the port: Linux kills this process when its parent ends. Elsewhere
+    // orphans keep it until they are killed.
     #[cfg(target_os = "linux")]
-    let _ = nix::sys::prctl::set_pdeathsig(nix::sys::signal::SIGKILL);
+    let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     if Pid::parent() != parent {
         // SAFETY: _exit(2) may be called at any time.
         unsafe { libc::_exit(1) } // it has ended already
     }
     let me = process::id();
     loop {
-        // All idle workers sleep in this call on the same listener; the kernel wakes only one.
+        // All idle workers sleep in this call on the same listener; Linux wakes only one.
         match listener.accept() {
             Ok((connection, peer)) => {
                 let _ = writeln!(io::stdout(), "Worker {me} serves {peer}");

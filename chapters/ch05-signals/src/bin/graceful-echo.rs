@@ -334,6 +334,8 @@ fn catch_signals() -> anyhow::Result<PipeReader> {
         // calls write(2), and keeps errno.
         unsafe { sigaction(signal, &action) }?;
     }
+    // Whoever started us may have blocked them, and a mask is inherited, too.
+    SigSet::from_iter(SIGNALS).thread_unblock()?;
     Ok(reader)
 }
 

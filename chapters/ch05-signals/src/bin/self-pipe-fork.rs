@@ -75,6 +75,7 @@ fn main() -> anyhow::Result<()> {
         let (connection, peer) = match listener.accept() {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == ErrorKind::WouldBlock => continue, // it has left
+            Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue, // on BSD
             Err(error) => {
                 pause("cannot accept", error);
                 continue;
@@ -136,6 +137,8 @@ fn watch_children() -> io::Result<PipeReader> {
             &SigAction::new(handler, flags, SigSet::empty()),
         )
     }?;
+    // Whoever started us may have blocked SIGCHLD, and a mask is inherited, too.
+    SigSet::from(Signal::SIGCHLD).thread_unblock()?;
     Ok(reader)
 }
 
@@ -158,7 +161,7 @@ fn serve(connection: TcpStream, parent: Pid) -> ! {
     // A handler is inherited by fork, and its pipe end with it: this child has no children.
     // SAFETY: the default action runs no code of ours.
     let _ = unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) };
-    // No orphan keeps a client: the kernel kills this process when its parent ends.
+    // No orphan keeps a client: on Linux the kernel kills this process when its parent ends.
     #[cfg(target_os = "linux")]
     let _ = nix::sys::prctl::set_pdeathsig(Signal::SIGKILL);
     let orphan = Pid::parent() != parent; // it has ended before we could ask for that

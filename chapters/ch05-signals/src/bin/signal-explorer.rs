@@ -13,7 +13,10 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 #[cfg(unix)]
-use nix::sys::signal::{SigSet, Signal, Signal::*};
+use nix::{
+    libc,
+    sys::signal::{SigSet, Signal, Signal::*},
+};
 
 /// Show what signals do by default, then every one that arrives
 #[derive(Parser)]
@@ -100,8 +103,10 @@ fn main() -> anyhow::Result<()> {
     let mut before = None;
     loop {
         let (signal, sender) = arrivals.next().context("cannot wait for signals")?;
-        let _ = writeln!(io::stdout(), "Received {signal} {sender}");
-        if signal == SIGTERM || signal == SIGINT && before == Some(SIGINT) {
+        let told = writeln!(io::stdout(), "Received {signal} {sender}");
+        // A write that nobody reads raises SIGPIPE, and to tell of that would raise the next.
+        let unheard = told.is_err();
+        if unheard || signal == SIGTERM || signal == SIGINT && before == Some(SIGINT) {
             return Ok(());
         }
         before = Some(signal);
@@ -128,7 +133,9 @@ impl Arrivals {
             };
             let sender = match info.ssi_code {
                 // A process has called kill(2), tgkill(2) or sigqueue(3).
-                0 | -6 | -1 => format!("from process {} of user {}", info.ssi_pid, info.ssi_uid),
+                libc::SI_USER | libc::SI_TKILL | libc::SI_QUEUE => {
+                    format!("from process {} of user {}", info.ssi_pid, info.ssi_uid)
+                }
                 // For SIGCHLD a positive code says what the child did.
                 _ if info.ssi_pid != 0 => format!("about process {}", info.ssi_pid),
                 _ => "from the kernel".into(),
@@ -138,7 +145,8 @@ impl Arrivals {
     }
 }
 
-/// Elsewhere sigwait(3) tells the number and no more.
+/// Elsewhere sigwait(3) tells the number and no more, and may never see the signals that are
+/// ignored by default (SIGCHLD, SIGWINCH).
 #[cfg(all(unix, not(target_os = "linux")))]
 struct Arrivals(SigSet);
 

@@ -78,7 +78,7 @@ fn handle(signal: Signal) -> bool {
 static ARRIVED: [AtomicBool; 65] = [const { AtomicBool::new(false) }; 65];
 
 extern "C" fn set_flag(signal: i32) {
-    ARRIVED[signal as usize].store(true, SeqCst); // all that a handler can safely do, nearly
+    ARRIVED[signal as usize].store(true, SeqCst); // an atomic store is one of the few safe things here
 }
 
 #[cfg(unix)]
@@ -124,6 +124,7 @@ fn self_pipe() -> anyhow::Result<()> {
     fcntl(&writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     PIPE.store(writer.into_raw_fd(), SeqCst); // it stays open until the process ends
     install(set_flag_and_write)?;
+    SigSet::from_iter(WATCHED).thread_unblock()?; // a mask is inherited
     announce();
     loop {
         // A server has its sockets in this list, too.
@@ -196,7 +197,8 @@ fn install(handler: extern "C" fn(i32)) -> anyhow::Result<()> {
     );
     for signal in WATCHED {
         // SAFETY: both handlers do only what is async-signal-safe (signal-safety(7)): they
-        // store to an atomic, or write to a descriptor and keep errno.
+        // store to an atomic, at an index that is in the array, and one writes to a descriptor
+        // and keeps errno.
         unsafe { sigaction(signal, &action) }.context("cannot install a handler")?;
     }
     Ok(())
