@@ -94,7 +94,8 @@ mod command {
         let program = program(wanted, &arguments)?;
         let patience = Duration::from_secs(arguments.patience);
         let mut out = io::stdout();
-        writeln!(out, "{}: {} checks", program.name, chosen.len())?;
+        let plural = if chosen.len() == 1 { "" } else { "s" };
+        writeln!(out, "{}: {} check{plural}", program.name, chosen.len())?;
         let tally = report::grade(&program, &chosen, patience, &mut out)?;
         let Tally {
             passed,

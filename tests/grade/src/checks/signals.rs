@@ -126,6 +126,15 @@ pub(super) const CHECKS: &[Check] = &[
         run: explorer_ends,
     },
     Check {
+        name: "the explorer ends when nobody reads its output",
+        cause: "a write that nobody reads raises SIGPIPE; blocked, it is told of like any other \
+                signal, and that write raises the next",
+        section: "ch05-signals.md#sigpipe",
+        descriptors: ORDINARY,
+        applies: explains,
+        run: explorer_ends_unheard,
+    },
+    Check {
         name: "100 signals to a stopped program arrive at least once, and not 100 times",
         cause: "a signal is lost; that it arrives less often than it was sent is right: one \
                 that is pending already is not queued",
@@ -697,6 +706,14 @@ fn explorer_ends(case: &Case) -> Result {
     case.run_with(launch(case), |server| {
         server.signal(SIGTERM)?;
         ends(case, server, "SIGTERM", "exit status 0")
+    })
+}
+
+fn explorer_ends_unheard(case: &Case) -> Result {
+    case.run_with(launch(case), |server| {
+        server.close_its_outputs();
+        server.signal(SIGUSR1)?;
+        ends(case, server, "SIGUSR1 while nobody reads", "exit status 0")
     })
 }
 
