@@ -98,9 +98,9 @@ fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<A
             writable.insert(client.stream.as_fd());
         }
     }
-    // The first argument is a bound: the kernel looks at the descriptors below it.
     let mut second = TimeVal::new(1, 0); // after that, a full server asks for newcomers again
     let timeout = full.then_some(&mut second);
+    // The first argument is a bound: the kernel looks at the descriptors below it.
     select(highest + 1, &mut readable, &mut writable, None, timeout)?;
 
     let sockets = clients.iter().map(|client| client.stream.as_fd());

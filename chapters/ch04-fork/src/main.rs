@@ -114,8 +114,8 @@ struct Child {
 }
 
 /// Sleeps until a child has ended or, while there is room, a newcomer has come: tells which
-/// children have ended, and whether there is a newcomer. A process that ends, however it ends, has its descriptors closed by the kernel;
-/// so the end of its pipe is the news of its death, and no signal is needed.
+/// children have ended, and whether there is a newcomer. The kernel closes the descriptors of
+/// a process that ends, however it ends: the end of its pipe is the news, without a signal.
 #[cfg(unix)]
 fn wait(children: &[Child], listener: Option<&TcpListener>) -> nix::Result<(Vec<bool>, bool)> {
     let lifelines = children.iter().map(|child| child.lifeline.as_fd());

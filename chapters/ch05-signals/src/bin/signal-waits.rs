@@ -78,7 +78,8 @@ fn handle(signal: Signal) -> bool {
 static ARRIVED: [AtomicBool; 65] = [const { AtomicBool::new(false) }; 65];
 
 extern "C" fn set_flag(signal: i32) {
-    ARRIVED[signal as usize].store(true, SeqCst); // an atomic store is one of the few safe things here
+    // An atomic store is one of the few things that are safe in here.
+    ARRIVED[signal as usize].store(true, SeqCst);
 }
 
 #[cfg(unix)]
