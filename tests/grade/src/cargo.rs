@@ -17,6 +17,9 @@ pub enum Target<'a> {
     Binary(&'a str, &'a str),
     /// An example of a package.
     Example(&'a str, &'a str),
+    /// All binaries and examples of a package that is no member of the workspace, in a
+    /// directory of its own; without the network, into this target directory.
+    Elsewhere(&'a Path, &'a Path),
 }
 
 /// The executables of a build, by the names of their binaries and examples,
@@ -30,7 +33,10 @@ pub type Executables = HashMap<String, PathBuf>;
 /// standard error by then.
 pub fn build(target: Target, release: bool) -> Result<Executables> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml");
+    let manifest = match target {
+        Target::Elsewhere(package, _) => package.join("Cargo.toml"),
+        _ => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../Cargo.toml"),
+    };
     let mut command = Command::new(cargo);
     command
         .args([
@@ -44,6 +50,9 @@ pub fn build(target: Target, release: bool) -> Result<Executables> {
     match target {
         Target::Everything => command.args(["--workspace", "--bins", "--examples"]),
         Target::Binary(package, name) => command.args(["--package", package, "--bin", name]),
+        Target::Elsewhere(_, directory) => command
+            .args(["--offline", "--bins", "--examples", "--target-dir"])
+            .arg(directory),
         Target::Example(package, name) => command.args(["--package", package, "--example", name]),
     };
     if release {

@@ -5,6 +5,9 @@
 fn main() {}
 
 #[cfg(unix)]
+mod common;
+
+#[cfg(unix)]
 fn main() -> std::process::ExitCode {
     trials::run()
 }
@@ -13,37 +16,24 @@ fn main() -> std::process::ExitCode {
 mod trials {
     use std::path::{Path, PathBuf};
     use std::process::ExitCode;
-    use std::time::Duration;
 
     use grade::cargo::{self, Target};
     use grade::catalog::{SPECIMENS, Specimen};
     use grade::check::{Check, Outcome};
     use grade::checks;
-    use grade::program::{Kind, Program};
-    use libtest_mimic::{Arguments, Completion, Failed, Trial};
+    use libtest_mimic::{Completion, Failed, Trial};
 
-    /// How long silent clients wait here.
-    const PATIENCE: Duration = Duration::from_secs(3);
-
-    /// Most checks wait most of the time, whatever the number of CPUs.
-    const THREADS: usize = 16;
+    use super::common;
 
     pub(super) fn run() -> ExitCode {
-        let mut arguments = Arguments::from_args();
-        arguments.test_threads = arguments.test_threads.or(Some(THREADS));
-        let built = match cargo::build(Target::Everything, false) {
-            Ok(built) => built,
-            Err(error) => {
-                eprintln!("cannot build the specimens: {error:#}");
-                return ExitCode::FAILURE;
-            }
-        };
-        let trials = SPECIMENS.iter().flat_map(|specimen| {
-            let executable = built.get(specimen.example).cloned();
-            checks::applicable(&specimen.traits)
-                .map(move |check| trial(specimen, check, executable.clone()))
-        });
-        libtest_mimic::run(&arguments, trials.collect()).exit_code()
+        common::run(cargo::build(Target::Everything, false), |built| {
+            let trials = SPECIMENS.iter().flat_map(|specimen| {
+                let executable = built.get(specimen.example).cloned();
+                checks::applicable(&specimen.traits)
+                    .map(move |check| trial(specimen, check, executable.clone()))
+            });
+            trials.collect()
+        })
     }
 
     fn trial(specimen: &'static Specimen, check: &'static Check, built: Option<PathBuf>) -> Trial {
@@ -68,12 +58,7 @@ mod trials {
         check: &Check,
         executable: &Path,
     ) -> Result<Completion, Failed> {
-        let program = Program {
-            name: specimen.example.to_string(),
-            kind: Kind::Ours(executable.to_path_buf()),
-            traits: specimen.traits,
-        };
-        match check.examine(&program, PATIENCE) {
+        match common::examine(check, specimen.example, executable, specimen.traits) {
             Outcome::Skipped(reason) => Ok(Completion::ignored_with(reason)),
             Outcome::Failed(_) if is_to_fail(specimen, check) => Ok(Completion::Completed),
             Outcome::Failed(failure) => Err(check.explain(&failure).into()),

@@ -146,7 +146,7 @@ fn half_close_while_bytes_wait(case: &Case) -> Result {
 /// A client that has sent more than it can take back without reading.
 pub(super) fn with_data_pending(case: &Case, server: &Server) -> Result<Client> {
     let mut client = case.narrow_client(server)?;
-    case.flood(&mut client, PENDING, Duration::from_millis(20))?;
+    case.flood(&mut client, PENDING, Duration::from_millis(50))?;
     Ok(client)
 }
 

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use crate::bytes::count;
 use crate::catalog::{Clients, Traits};
-use crate::check::{Case, Check, Failure, ORDINARY, Result};
+use crate::check::{Case, Check, Deadline, Failure, ORDINARY, Result};
 use crate::checks::crowd::gather;
-use crate::proc;
+use crate::proc::{self, Activity};
 use crate::server::Server;
 
 const CAUSE: &str = "the wait has a short timeout, or asks for writability while nothing \
@@ -75,17 +75,27 @@ pub(super) fn sleeps(server: &Server, clients: usize) -> Result {
     )
 }
 
+/// Waits until a program has done all there is to do. False if it goes on.
+pub(super) fn settles(server: &Server) -> bool {
+    let rested = || {
+        watch(server, Duration::from_millis(100))
+            .is_none()
+            .then_some(())
+    };
+    Deadline::after(SETTLE).until(rested).is_some()
+}
+
+fn watch(server: &Server, time: Duration) -> Activity {
+    let before = server.snapshot();
+    std::thread::sleep(time);
+    server.snapshot().since(&before)
+}
+
 /// Watches a program to which nothing happens.
 pub(super) fn rests(server: &Server, what: String) -> Result {
-    let look = |time: Duration| {
-        let before = server.snapshot();
-        std::thread::sleep(time);
-        server.snapshot().since(&before)
-    };
-    let settled = crate::check::Deadline::after(SETTLE)
-        .until(|| look(Duration::from_millis(100)).is_none().then_some(()));
-    let activity = look(WINDOW);
-    if settled.is_some() && activity.is_none() {
+    let settled = settles(server);
+    let activity = watch(server, WINDOW);
+    if settled && activity.is_none() {
         return Ok(());
     }
     Failure::new(what)

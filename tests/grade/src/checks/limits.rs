@@ -10,6 +10,7 @@ use crate::catalog::Traits;
 use crate::check::{Case, Check, Deadline, During, Failure, ORDINARY, Result, Stop};
 use crate::checks::files::{LARGE, Site, expect_part};
 use crate::checks::http::ends_with;
+use crate::checks::idle::settles;
 use crate::checks::leftovers::{at_rest, descriptors_are_at_most};
 use crate::client::{Client, STALL};
 use crate::http::{Answers, request, request_with};
@@ -196,6 +197,7 @@ fn endless_head(case: &Case) -> Result {
             if let Err(skipped @ Stop::Skipped(_)) = pushed {
                 return Err(skipped);
             }
+            settles(server); // what it has not read yet, it does not hold yet
             grew_little(server, before, "sending a head without end")?;
         }
         Ok(())
