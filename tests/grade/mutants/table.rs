@@ -285,6 +285,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
             "a child killed by a signal is reported as killed",
         ],
     },
+    Mutant {
+        name: "basics-swaps", of: "fork-basics",
+        mistake: "takes its parent's process id for its own",
+        edits: &[("(process::id(), Pid::parent())", "(Pid::parent(), process::id())")],
+        fails: &["parent and child name themselves, and the parent tells how the child ended"],
+    },
     // Signals.
     Mutant {
         name: "cleanup-default", of: "ch05-signals",

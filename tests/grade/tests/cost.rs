@@ -230,10 +230,8 @@ mod trials {
     }
 
     fn bytes(executable: &Path) -> Result<f64> {
-        let idle = match executable.ends_with("echo-threads") {
-            true => IDLE_THREADS,
-            false => IDLE,
-        };
+        let threads = executable.ends_with("echo-threads");
+        let idle = if threads { IDLE_THREADS } else { IDLE };
         let needed = ORDINARY + idle as u64;
         let _held = budget::hold(needed)?;
         let deadline = Deadline::after(Duration::from_secs(60));

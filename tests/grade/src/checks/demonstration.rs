@@ -124,10 +124,16 @@ fn both_speak(case: &Case) -> Result {
                 lines.iter().any(|line| has_word(line, &parent)),
             ),
             (
-                "a line with the child's process id",
+                "a line in which the child names itself, and then its parent",
                 child.is_none_or(|child| {
                     let child = child.to_string();
-                    lines.iter().any(|line| has_word(line, &child))
+                    let named = |line: &String| {
+                        let itself = line.split_once(child.as_str());
+                        itself.is_some_and(|(before, after)| {
+                            !has_word(before, &parent) && has_word(after, &parent)
+                        })
+                    };
+                    lines.iter().any(named)
                 }),
             ),
             (
