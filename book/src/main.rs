@@ -1,0 +1,138 @@
+//! `cargo run -p book`: builds the book, serves it, and checks it.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use book::source::Source;
+use book::{Problem, includes, render, serve};
+use clap::{Parser, Subcommand};
+
+/// Builds the book and serves it, with chapter 3's HTTP server
+#[derive(Parser)]
+#[command(name = "book", args_conflicts_with_subcommands = true)]
+struct Arguments {
+    /// Where to serve it; port 0 picks a free one
+    #[arg(default_value = "127.0.0.1:3000")]
+    address: String,
+    #[command(subcommand)]
+    task: Option<Task>,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Builds the pages, and prints where they are
+    Build,
+    /// Checks links, listings, figures, terms and transcripts against the programs
+    Check {
+        /// Only pages whose path contains this
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        only: String,
+    },
+    /// Plays the transcripts and compares them with the pages
+    Transcripts {
+        /// Rewrites what differs
+        #[arg(long)]
+        bless: bool,
+        /// Only pages whose path contains this
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        only: String,
+    },
+    /// Writes above each piece of code where it stands: its file and lines
+    Captions,
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let root = book::repository();
+    match arguments.task {
+        None => serve::serve(&root, &arguments.address),
+        Some(Task::Build) => {
+            let to = serve::destination(&root);
+            render::build(&root, &to)?;
+            writeln!(io::stdout(), "{}", to.join("index.html").display())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Task::Check { only }) => check(&root, &only),
+        Some(Task::Transcripts { bless, only }) => transcripts(&root, bless, &only),
+        Some(Task::Captions) => captions(&root),
+    }
+}
+
+/// All checks: first those that only read, then the rendering, then the transcripts.
+fn check(root: &Path, only: &str) -> Result<ExitCode> {
+    let mut problems = book::check_sources(root)?;
+    let to = tempfile::tempdir()?;
+    if let Err(error) = render::build(root, to.path()) {
+        problems.push(Problem {
+            file: "book/book.toml".into(),
+            line: 1,
+            what: format!("{error:#}"),
+        });
+    }
+    problems.retain(|it| it.file.to_string_lossy().contains(only));
+    problems.extend(played(root, only)?);
+    tell(&problems)
+}
+
+fn transcripts(root: &Path, bless: bool, only: &str) -> Result<ExitCode> {
+    if !bless {
+        return tell(&played(root, only)?);
+    }
+    #[cfg(unix)]
+    {
+        use book::transcript;
+        transcript::prepare().context("the transcripts cannot be played here")?;
+        for path in transcript::bless(root, only)? {
+            writeln!(io::stdout(), "{}", path.display())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(unix)]
+fn played(root: &Path, only: &str) -> Result<Vec<Problem>> {
+    use book::transcript;
+    if let Err(reason) = transcript::prepare() {
+        writeln!(io::stderr(), "The transcripts are skipped: {reason:#}")?;
+        return Ok(Vec::new());
+    }
+    let report = transcript::compare_all(root, only)?;
+    for reason in &report.skipped {
+        writeln!(io::stderr(), "skipped: {reason}")?;
+    }
+    writeln!(io::stdout(), "{} transcripts played", report.played)?;
+    Ok(report.problems)
+}
+
+#[cfg(not(unix))]
+fn played(_: &Path, _: &str) -> Result<Vec<Problem>> {
+    writeln!(io::stderr(), "The transcripts are skipped: they need Unix")?;
+    Ok(Vec::new())
+}
+
+fn tell(problems: &[Problem]) -> Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    for problem in problems {
+        writeln!(out, "{problem}")?;
+    }
+    if problems.is_empty() {
+        writeln!(out, "The book is right.")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    writeln!(out, "{} problems", problems.len())?;
+    Ok(ExitCode::FAILURE)
+}
+
+fn captions(root: &Path) -> Result<ExitCode> {
+    for page in Source::read(root)?.pages {
+        let text = includes::with_captions(&page, root)?;
+        if text != page.text {
+            fs::write(root.join(&page.path), text)?;
+            writeln!(io::stdout(), "{}", page.path.display())?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}

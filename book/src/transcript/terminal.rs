@@ -1,0 +1,306 @@
+//! A terminal with a shell in it: a pseudoterminal, read by a thread.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Child, Command};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use nix::libc;
+use nix::pty::{Winsize, openpty};
+use nix::sys::signal::{SigHandler, SigSet, Signal, killpg, signal};
+use nix::unistd::{Pid, setsid};
+
+/// What the shell prints when it waits for a command.
+pub(crate) const PROMPT: &str = "$ ";
+
+/// A shell in a terminal of its own.
+pub(crate) struct Terminal {
+    shell: Child,
+    keyboard: File,
+    screen: Arc<Screen>,
+}
+
+/// What has appeared, and was not taken yet.
+#[derive(Default)]
+struct Screen {
+    state: Mutex<State>,
+    news: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    text: String,
+    closed: bool,
+    last_change: Option<Instant>,
+    echo: Echo,
+}
+
+/// The terminal echoes Ctrl-C as `^C`. The program's own words follow on the same line, or,
+/// if it has none, the shell's newline: a page shows the key on a line of its own.
+#[derive(Clone, Copy, Default)]
+enum Echo {
+    #[default]
+    Nothing,
+    /// Will come, at this place of the text or after it.
+    Awaited(&'static str, usize),
+    /// Has come at this place; a newline there belongs to it.
+    Seen(usize),
+}
+
+impl State {
+    fn has_line_or_prompt(&self) -> bool {
+        self.text.contains('\n') || self.text == PROMPT
+    }
+
+    fn add(&mut self, text: &str) {
+        self.text += text;
+        self.last_change = Some(Instant::now());
+        if let Echo::Awaited(name, from) = self.echo
+            && let Some(at) = self.text.get(from..).and_then(|it| it.find(name))
+        {
+            self.text
+                .replace_range(from + at..from + at + name.len(), "");
+            self.echo = Echo::Seen(from + at);
+        }
+        if let Echo::Seen(at) = self.echo
+            && self.text.len() > at
+        {
+            if self.text[at..].starts_with('\n') {
+                self.text.remove(at);
+            }
+            self.echo = Echo::Nothing;
+        }
+    }
+}
+
+/// The environment of a reader who has this repository and a shell: nothing of whoever
+/// started us, but what the toolchain needs.
+const KEPT: [&str; 6] = [
+    "PATH",
+    "HOME",
+    "CARGO_HOME",
+    "RUSTUP_HOME",
+    "CARGO_TARGET_DIR",
+    "USER",
+];
+
+impl Terminal {
+    /// Starts a shell in `folder`.
+    pub(crate) fn open(folder: &Path) -> Result<Terminal> {
+        let size = Winsize {
+            ws_row: 50,
+            ws_col: 120,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        let pty = openpty(&size, None).context("cannot open a terminal")?;
+        let mut command = Command::new("bash");
+        command
+            .args(["--norc", "--noprofile", "--noediting", "-i"])
+            .current_dir(folder)
+            .env_clear()
+            .envs(
+                KEPT.into_iter()
+                    .filter_map(|it| Some((it, std::env::var_os(it)?))),
+            )
+            .envs([
+                ("PS1", PROMPT),
+                ("PS2", "> "),
+                ("TERM", "dumb"),
+                ("NO_COLOR", "1"),
+                ("LC_ALL", "C.UTF-8"),
+                ("HISTFILE", ""),
+                // The pages leave out what cargo says of its own work.
+                ("CARGO_TERM_QUIET", "true"),
+                ("CARGO_NET_OFFLINE", "true"),
+            ])
+            .stdin(pty.slave.try_clone()?)
+            .stdout(pty.slave.try_clone()?)
+            .stderr(pty.slave);
+        // SAFETY: between fork and exec the child calls setsid, ioctl, signal and sigprocmask
+        // only, which are async-signal-safe (signal-safety(7)); nothing is allocated.
+        unsafe { command.pre_exec(take_terminal) };
+        let shell = command.spawn().context("cannot run bash")?;
+        let keyboard = File::from(pty.master.try_clone()?);
+        let screen = Arc::new(Screen::default());
+        let shared = Arc::clone(&screen);
+        thread::spawn(move || watch(pty.master, &shared));
+        Ok(Terminal {
+            shell,
+            keyboard,
+            screen,
+        })
+    }
+
+    pub(crate) fn type_keys(&mut self, keys: &str) -> io::Result<()> {
+        self.keyboard.write_all(keys.as_bytes())
+    }
+
+    /// Presses a key that the terminal echoes as `name`.
+    pub(crate) fn press(&mut self, code: &str, name: &'static str) -> io::Result<()> {
+        let mut state = self.screen.state();
+        state.echo = Echo::Awaited(name, state.text.len());
+        drop(state);
+        self.type_keys(code)
+    }
+
+    /// Waits until a whole line has appeared, and takes it; `None` when the time is over, or
+    /// the shell asks for a command instead.
+    pub(crate) fn line(&self, deadline: Instant) -> Option<String> {
+        let mut state = self.wait(deadline, State::has_line_or_prompt);
+        let end = state.text.find('\n')?;
+        let line: String = state.text.drain(..=end).collect();
+        Some(line.trim_end_matches(['\n', '\r']).to_string())
+    }
+
+    /// Waits until the shell asks for a command with nothing else on the screen, or a whole
+    /// line has come first. True for the prompt, which is taken.
+    pub(crate) fn prompt(&self, deadline: Instant) -> bool {
+        let mut state = self.wait(deadline, State::has_line_or_prompt);
+        let asks = state.text == PROMPT;
+        if asks {
+            state.text.clear();
+        }
+        asks
+    }
+
+    /// Waits until the shell asks for a command, whatever else is on the screen.
+    pub(crate) fn wait_for_prompt(&self, deadline: Instant) {
+        let asks = |text: &str| text == PROMPT || text.ends_with(&format!("\n{PROMPT}"));
+        drop(self.wait(deadline, |state| asks(&state.text)));
+    }
+
+    /// What is on the screen, untaken.
+    pub(crate) fn rest(&self) -> String {
+        self.screen.state().text.clone()
+    }
+
+    /// When something last appeared.
+    pub(crate) fn last_change(&self) -> Option<Instant> {
+        self.screen.state().last_change
+    }
+
+    /// Waits for the end of the shell and of all that holds the terminal.
+    fn wait_for_end(&self, limit: Duration) {
+        drop(self.wait(Instant::now() + limit, |_| false));
+    }
+
+    fn wait(&self, deadline: Instant, done: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
+        let mut state = self.screen.state();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if done(&state) || state.closed || left.is_zero() {
+                return state;
+            }
+            let waited = self.screen.news.wait_timeout(state, left);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Ends whatever runs here.
+    pub(crate) fn close(&mut self) {
+        // A hang-up ends an interactive shell, which passes it on to its jobs.
+        for signal in [Signal::SIGHUP, Signal::SIGKILL] {
+            for group in groups(Pid::from_raw(self.shell.id() as i32)) {
+                let _ = killpg(group, Signal::SIGCONT);
+                let _ = killpg(group, signal);
+            }
+            self.wait_for_end(Duration::from_secs(2));
+            if self.screen.state().closed {
+                break;
+            }
+        }
+        let _ = self.shell.kill();
+        let _ = self.shell.wait();
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Screen {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// In the child, before the shell: a session of its own, with this terminal, and no signal
+/// ignored or blocked as they may have been for us.
+fn take_terminal() -> io::Result<()> {
+    setsid()?;
+    // SAFETY: TIOCSCTTY takes an integer; descriptor 0 is the terminal's.
+    if unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    for ignored in [
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGPIPE,
+        Signal::SIGTSTP,
+    ] {
+        // SAFETY: the default action runs no code of ours.
+        unsafe { signal(ignored, SigHandler::SigDfl) }?;
+    }
+    SigSet::empty().thread_set_mask()?;
+    Ok(())
+}
+
+/// The process groups of a session: the shell's, and one for each of its jobs.
+fn groups(session: Pid) -> Vec<Pid> {
+    let mut groups = vec![session];
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    for process in processes {
+        let Ok(stat) = std::fs::read_to_string(process.path().join("stat")) else {
+            continue;
+        };
+        // After the name, which may hold anything: state, parent, group, session (proc(5)).
+        let fields = stat.rsplit_once(") ").map_or("", |(_, it)| it);
+        let fields: Vec<i32> = fields
+            .split(' ')
+            .skip(1)
+            .take(3)
+            .flat_map(str::parse)
+            .collect();
+        if let [_, group, its_session] = fields[..]
+            && its_session == session.as_raw()
+            && !groups.contains(&Pid::from_raw(group))
+        {
+            groups.push(Pid::from_raw(group));
+        }
+    }
+    groups
+}
+
+fn watch(master: OwnedFd, screen: &Screen) {
+    let mut master = File::from(master);
+    let mut buffer = [0; 4096];
+    let mut unread = Vec::new();
+    // The end is an error on Linux: EIO when nobody holds the other side.
+    while let Ok(count) = master.read(&mut buffer)
+        && count > 0
+    {
+        unread.extend_from_slice(&buffer[..count]);
+        // A character, or an escape sequence, may be cut in two by a read.
+        let whole = match std::str::from_utf8(&unread) {
+            Ok(text) => text.len(),
+            Err(error) if error.error_len().is_none() => error.valid_up_to(),
+            Err(_) => unread.len(),
+        };
+        let text: Vec<u8> = unread.drain(..whole).collect();
+        let text = String::from_utf8_lossy(&text).replace('\r', "");
+        let text = anstream::adapter::strip_str(&text).to_string();
+        screen.state().add(&text);
+        screen.news.notify_all();
+    }
+    screen.state().closed = true;
+    screen.news.notify_all();
+}
