@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
@@ -17,6 +17,9 @@ struct Arguments {
     /// Where to serve it; port 0 picks a free one
     #[arg(default_value = "127.0.0.1:3000")]
     address: String,
+    /// The repository whose book it is; the tests have small ones
+    #[arg(long, value_name = "FOLDER", hide = true, global = true)]
+    repository: Option<PathBuf>,
     #[command(subcommand)]
     task: Option<Task>,
 }
@@ -46,7 +49,7 @@ enum Task {
 
 fn main() -> Result<ExitCode> {
     let arguments = Arguments::parse();
-    let root = book::repository();
+    let root = arguments.repository.unwrap_or_else(book::repository);
     match arguments.task {
         None => serve::serve(&root, &arguments.address),
         Some(Task::Build) => {

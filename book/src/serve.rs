@@ -84,10 +84,18 @@ fn start_server(root: &Path, address: &str) -> Result<Child> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command
-        .args(["run", "--quiet", "--package", "ch03-reactor"])
-        .args(["--bin", "reactor-http", "--", "--listen", address])
+        .args([
+            "run",
+            "--quiet",
+            "--package",
+            "ch03-reactor",
+            "--bin",
+            "reactor-http",
+        ])
+        .arg("--manifest-path")
+        .arg(crate::repository().join("Cargo.toml"))
+        .args(["--", "--listen", address])
         .arg(destination(root))
-        .current_dir(root)
         .stdin(Stdio::null())
         .stdout(Stdio::piped());
     #[cfg(target_os = "linux")]
@@ -127,7 +135,7 @@ fn watch(root: &Path, open_pages: OpenPages) -> Result<impl Sized> {
             Err(error) => writeln!(io::stderr(), "The old pages stay: {error:#}"),
         };
     })?;
-    for source in &sources {
+    for source in sources.iter().filter(|it| it.exists()) {
         watcher.watcher().watch(source, RecursiveMode::Recursive)?;
     }
     watcher

@@ -27,6 +27,12 @@ static VARIABLES: LazyLock<Vec<(Kind, Regex)>> = LazyLock::new(|| {
         (Kind::Name, r"(?i)\b(?:process|worker|child|parent|pids?|ppid|from|about|of|am)[ =:]+(\d{2,7})\b"),
         (Kind::Name, r"(?i)\bkill\(?(?: -\w+)? ?(\d{2,7})\b"),
         (Kind::Name, r"\bpid[ =:](\d{1,7})\b"),
+        (Kind::Name, r"\b(?:wait4|waitid|tgkill|setpgid)\((?:P_PID, )?(\d{2,7})\b"),
+        (Kind::Name, r"\btgkill\(\d+, (\d+)"),
+        (Kind::Name, r"\b(?:wait4|clone3?|fork|vfork|getpid|getppid|gettid)\(.* = (\d{2,7})\b"),
+        (Kind::Name, r"\bsi_pid=(\d+)"),
+        (Kind::Name, r"^NSpg?id:\s(\d+)$"),
+        (Kind::Name, r"^p(\d{1,7})$"), // lsof -F p
         (Kind::Name, r"/proc/(\d{1,7})\b"),
         (Kind::Name, r"\bch05-signals-(\d+)\b"),
         (Kind::Name, r"^\[\d+\][+-]? +(\d+)$"),
@@ -63,10 +69,16 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// Whether the line that came is the one that the page shows. If so, its names are
-    /// remembered.
-    pub(crate) fn same(&mut self, shown: &str, came: &str) -> bool {
+    /// Whether the line that came is the one that the page shows, as an output of `command`.
+    /// If so, its names are remembered.
+    pub(crate) fn same(&mut self, shown: &str, came: &str, command: &str) -> bool {
         let (shown, came) = (squeeze(shown), squeeze(came));
+        let pids = ["pgrep", "pidof", "lsof -t", "$!", "$$", "-o pid="];
+        let (shown, came) = if pids.iter().any(|it| command.contains(it)) {
+            (format!("pid {shown}"), format!("pid {came}")) // nothing else tells what it is
+        } else {
+            (shown, came)
+        };
         let (shown, came) = (pieces(&shown), pieces(&came));
         if shown.len() != came.len() {
             return false;
@@ -168,9 +180,10 @@ mod tests {
                 "Date: Wed, 25 Nov 2026 14:00:00 GMT",
             ),
             ("took 12 ms", "took 7 ms"),
+            ("4711 1 S ch04-fork", "99 1 S   ch04-fork"),
             ("ESTAB 0 0   127.0.0.1:1337", "ESTAB  0  0 127.0.0.1:1337"),
         ] {
-            assert!(Names::default().same(shown, came), "{shown} / {came}");
+            assert!(Names::default().same(shown, came, ""), "{shown} / {came}");
         }
     }
 
@@ -186,17 +199,26 @@ mod tests {
             ("exited with status 0", "exited with status 1"),
             ("", "something"),
         ] {
-            assert!(!Names::default().same(shown, came), "{shown} / {came}");
+            assert!(!Names::default().same(shown, came, ""), "{shown} / {came}");
         }
     }
 
     #[test]
     fn a_name_means_the_same_all_along() {
         let mut names = Names::default();
-        assert!(names.same("process 100", "process 7001"));
-        assert!(names.same("worker 200", "worker 7002"));
-        assert!(!names.same("process 100", "process 7002"), "another one");
-        assert!(!names.same("process 300", "process 7001"), "one for two");
+        assert!(names.same("process 100", "process 7001", ""));
+        assert!(names.same("worker 200", "worker 7002", ""));
+        assert!(
+            !names.same("process 100", "process 7002", ""),
+            "another one"
+        );
+        assert!(
+            !names.same("process 300", "process 7001", ""),
+            "one for two"
+        );
         assert_eq!(names.translate("kill -TERM 100"), "kill -TERM 7001");
+        assert!(names.same("100", "7001", "pgrep ch04-fork"));
+        assert!(!names.same("100", "7002", "pgrep ch04-fork"), "another one");
+        assert!(!names.same("100", "7001", "wc -c"), "no process");
     }
 }

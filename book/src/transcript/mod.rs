@@ -158,6 +158,10 @@ struct Seat {
     terminal: Terminal,
     /// The page leaves out what comes now.
     elided: bool,
+    /// The last command.
+    command: String,
+    /// A key was pressed. When that has ended a program, the shell may begin a new line.
+    after_key: bool,
 }
 
 impl<'a> Stage<'a> {
@@ -169,6 +173,8 @@ impl<'a> Stage<'a> {
                 let seat = Seat {
                     terminal: Terminal::open(root)?,
                     elided: false,
+                    command: String::new(),
+                    after_key: false,
                 };
                 terminals.insert(block.role.as_str(), seat);
             }
@@ -229,11 +235,12 @@ impl Seat {
                             self.terminal.rest()
                         ));
                     };
-                    if !self.elided {
+                    if !self.elided && !self.is_of_key(&line) {
                         return Err(format!("before this the run printed {line:?}"));
                     }
                 }
-                self.elided = false;
+                (self.elided, self.after_key) = (false, false);
+                self.command.clone_from(command);
                 let command = names.translate(command);
                 self.terminal
                     .type_keys(&format!("{command}\n"))
@@ -266,25 +273,36 @@ impl Seat {
 
     fn expect(&mut self, shown: &str, names: &mut Names, deadline: Instant) -> Result<(), String> {
         loop {
-            let Some(line) = self.terminal.line(deadline) else {
+            let known = names.clone();
+            let unfinished = self.terminal.unfinished(deadline, |came| {
+                !came.is_empty() && known.clone().same(shown, came, &self.command)
+            });
+            let Some(line) = unfinished.or_else(|| self.terminal.line(deadline)) else {
                 let rest = self.terminal.rest();
                 return Err(format!(
                     "the page shows {shown:?}, which did not come; the terminal shows {rest:?}"
                 ));
             };
-            if names.same(shown, &line) {
-                self.elided = false;
-                return Ok(());
+            if names.same(shown, &line, &self.command) {
+                break;
             }
-            if !self.elided {
+            if !self.elided && !self.is_of_key(&line) {
                 return Err(format!(
                     "the page shows {shown:?}, the run printed {line:?}"
                 ));
             }
         }
+        self.elided = false;
+        Ok(())
+    }
+
+    /// Whether this is the new line after a key.
+    fn is_of_key(&self, line: &str) -> bool {
+        self.after_key && line.is_empty()
     }
 
     fn press(&mut self, key: Key) -> std::io::Result<()> {
+        self.after_key = true;
         match key {
             Key::End => self.terminal.type_keys(key.code()), // which is not echoed
             _ => self.terminal.press(key.code(), key.name()),
@@ -293,10 +311,9 @@ impl Seat {
 
     /// A line that the page should show, too.
     fn unshown(&self) -> Option<String> {
-        if self.elided {
-            return None;
-        }
-        self.terminal.line(Instant::now())
+        let now = Instant::now();
+        let mut lines = std::iter::from_fn(|| self.terminal.line(now));
+        lines.find(|line| !self.elided && !self.is_of_key(line))
     }
 }
 
@@ -355,6 +372,8 @@ impl Stage<'_> {
             match line {
                 Line::Command(command) => {
                     let deadline = Instant::now() + PATIENCE;
+                    seat.command.clone_from(command);
+                    seat.after_key = false;
                     let typed = self.names.translate(command);
                     ensure!(
                         seat.terminal.prompt(deadline),
@@ -392,14 +411,14 @@ impl Stage<'_> {
             return;
         };
         let came = seat.lines();
-        if let Some(names) = fits(shown, &came, &self.names) {
+        if let Some(names) = fits(shown, &came, &self.names, &seat.command) {
             self.names = names;
             lines.extend(shown.iter().copied().cloned());
             return;
         }
         for line in came {
             let known = shown.iter().find(|it| match it {
-                Line::Output(text) => self.names.same(text, &line),
+                Line::Output(text) => self.names.same(text, &line, &seat.command),
                 _ => false,
             });
             lines.push(known.map_or(Line::Output(line), |it| (*it).clone()));
@@ -441,15 +460,18 @@ impl Stage<'_> {
 }
 
 impl Seat {
-    /// Takes all whole lines, and leaves a prompt.
+    /// Takes all lines, and leaves a prompt.
     fn lines(&self) -> Vec<String> {
         let now = Instant::now();
-        std::iter::from_fn(|| self.terminal.line(now)).collect()
+        let whole = std::iter::from_fn(|| self.terminal.line(now));
+        let mut lines: Vec<String> = whole.filter(|line| !self.is_of_key(line)).collect();
+        lines.extend(self.terminal.unfinished(now, |text| !text.is_empty()));
+        lines
     }
 }
 
 /// The names after comparing what the page shows with what came, if these are the same.
-fn fits(shown: &[&Line], came: &[String], names: &Names) -> Option<Names> {
+fn fits(shown: &[&Line], came: &[String], names: &Names, command: &str) -> Option<Names> {
     let mut names = names.clone();
     let mut came = came.iter();
     let mut elided = false;
@@ -457,7 +479,7 @@ fn fits(shown: &[&Line], came: &[String], names: &Names) -> Option<Names> {
         match line {
             Line::Ellipsis => elided = true,
             Line::Output(text) => loop {
-                if names.same(text, came.next()?) {
+                if names.same(text, came.next()?, command) {
                     elided = false;
                     break;
                 } else if !elided {

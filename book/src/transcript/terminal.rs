@@ -1,8 +1,9 @@
 //! A terminal with a shell in it: a pseudoterminal, read by a thread.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -11,8 +12,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
+use nix::fcntl::OFlag;
 use nix::libc;
-use nix::pty::{Winsize, openpty};
+use nix::pty::{Winsize, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{SigHandler, SigSet, Signal, killpg, signal};
 use nix::unistd::{Pid, setsid};
 
@@ -93,13 +95,7 @@ const KEPT: [&str; 6] = [
 impl Terminal {
     /// Starts a shell in `folder`.
     pub(crate) fn open(folder: &Path) -> Result<Terminal> {
-        let size = Winsize {
-            ws_row: 50,
-            ws_col: 120,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        let pty = openpty(&size, None).context("cannot open a terminal")?;
+        let (master, slave) = pseudoterminal().context("cannot open a terminal")?;
         let mut command = Command::new("bash");
         command
             .args(["--norc", "--noprofile", "--noediting", "-i"])
@@ -120,17 +116,17 @@ impl Terminal {
                 ("CARGO_TERM_QUIET", "true"),
                 ("CARGO_NET_OFFLINE", "true"),
             ])
-            .stdin(pty.slave.try_clone()?)
-            .stdout(pty.slave.try_clone()?)
-            .stderr(pty.slave);
+            .stdin(slave.try_clone()?)
+            .stdout(slave.try_clone()?)
+            .stderr(slave);
         // SAFETY: between fork and exec the child calls setsid, ioctl, signal and sigprocmask
         // only, which are async-signal-safe (signal-safety(7)); nothing is allocated.
         unsafe { command.pre_exec(take_terminal) };
         let shell = command.spawn().context("cannot run bash")?;
-        let keyboard = File::from(pty.master.try_clone()?);
+        let keyboard = master.try_clone()?;
         let screen = Arc::new(Screen::default());
         let shared = Arc::clone(&screen);
-        thread::spawn(move || watch(pty.master, &shared));
+        thread::spawn(move || watch(master, &shared));
         Ok(Terminal {
             shell,
             keyboard,
@@ -157,6 +153,20 @@ impl Terminal {
         let end = state.text.find('\n')?;
         let line: String = state.text.drain(..=end).collect();
         Some(line.trim_end_matches(['\n', '\r']).to_string())
+    }
+
+    /// Waits until an unfinished line is as `wanted`, and takes it: what strace says of a call
+    /// that has not returned yet, say. `None` when a whole line, or a prompt, comes instead.
+    pub(crate) fn unfinished(
+        &self,
+        deadline: Instant,
+        wanted: impl Fn(&str) -> bool,
+    ) -> Option<String> {
+        let is_wanted = |state: &State| !state.has_line_or_prompt() && wanted(&state.text);
+        let mut state = self.wait(deadline, |state| {
+            is_wanted(state) || state.has_line_or_prompt()
+        });
+        is_wanted(&state).then(|| std::mem::take(&mut state.text))
     }
 
     /// Waits until the shell asks for a command with nothing else on the screen, or a whole
@@ -280,8 +290,31 @@ fn groups(session: Pid) -> Vec<Pid> {
     groups
 }
 
-fn watch(master: OwnedFd, screen: &Screen) {
-    let mut master = File::from(master);
+/// Both sides of a new terminal, which no other program inherits.
+fn pseudoterminal() -> Result<(File, File)> {
+    let flags = OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+    let master = posix_openpt(flags)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let size = Winsize {
+        ws_row: 50,
+        ws_col: 120,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: TIOCSWINSZ reads a Winsize, which outlives the call. (Its result does not matter:
+    // only the widths of columns depend on it.)
+    unsafe { libc::ioctl(master.as_raw_fd(), libc::TIOCSWINSZ, &raw const size) };
+    let name = ptsname_r(&master)?;
+    let slave = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .custom_flags(OFlag::O_NOCTTY.bits())
+        .open(name)?;
+    Ok((File::from(OwnedFd::from(master)), slave))
+}
+
+fn watch(mut master: File, screen: &Screen) {
     let mut buffer = [0; 4096];
     let mut unread = Vec::new();
     // The end is an error on Linux: EIO when nobody holds the other side.
