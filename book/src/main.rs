@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use book::source::Source;
 use book::{Problem, includes, render, serve};
 use clap::{Parser, Subcommand};
@@ -58,10 +58,26 @@ fn main() -> Result<ExitCode> {
             writeln!(io::stdout(), "{}", to.join("index.html").display())?;
             Ok(ExitCode::SUCCESS)
         }
-        Some(Task::Check { only }) => check(&root, &only),
-        Some(Task::Transcripts { bless, only }) => transcripts(&root, bless, &only),
+        Some(Task::Check { only }) => {
+            require_page(&root, &only)?;
+            check(&root, &only)
+        }
+        Some(Task::Transcripts { bless, only }) => {
+            require_page(&root, &only)?;
+            transcripts(&root, bless, &only)
+        }
         Some(Task::Captions) => captions(&root),
     }
+}
+
+/// A check of nothing would find nothing wrong.
+fn require_page(root: &Path, only: &str) -> Result<()> {
+    let pages = Source::read(root)?.pages;
+    let found = pages
+        .iter()
+        .any(|it| it.path.to_string_lossy().contains(only));
+    ensure!(found, "no page has {only:?} in its path");
+    Ok(())
 }
 
 /// All checks: first those that only read, then the rendering, then the transcripts.

@@ -107,13 +107,7 @@ fn fences(page: &Page, outline: &Outline) -> Vec<Problem> {
             "rust" if includes && !fence.has("ignore") => {
                 "included code is fenced as rust,ignore: it is compiled in its chapter"
             }
-            "rust"
-                if !includes
-                    && fence
-                        .attributes
-                        .iter()
-                        .any(|it| it != "should_panic" && it != "no_run") =>
-            {
+            "rust" if !includes && fence.has("ignore") => {
                 "a snippet is fenced as rust, and so is compiled"
             }
             _ => continue,

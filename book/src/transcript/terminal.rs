@@ -44,14 +44,15 @@ struct State {
 }
 
 /// The terminal echoes Ctrl-C as `^C`. The program's own words follow on the same line, or,
-/// if it has none, the shell's newline: a page shows the key on a line of its own.
+/// if it has none, the shell's newline: a page shows the key on a line of its own. So it is
+/// with a line that was taken before its end had come.
 #[derive(Clone, Copy, Default)]
 enum Echo {
     #[default]
     Nothing,
     /// Will come, at this place of the text or after it.
     Awaited(&'static str, usize),
-    /// Has come at this place; a newline there belongs to it.
+    /// Is gone from this place; a newline there belongs to it.
     Seen(usize),
 }
 
@@ -166,7 +167,12 @@ impl Terminal {
         let mut state = self.wait(deadline, |state| {
             is_wanted(state) || state.has_line_or_prompt()
         });
-        is_wanted(&state).then(|| std::mem::take(&mut state.text))
+        if !is_wanted(&state) {
+            return None;
+        }
+        // The terminal passes on a line and its end one after the other: it may still come.
+        state.echo = Echo::Seen(0);
+        Some(std::mem::take(&mut state.text))
     }
 
     /// Waits until the shell asks for a command with nothing else on the screen, or a whole
