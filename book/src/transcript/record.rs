@@ -144,7 +144,11 @@ impl Stage<'_> {
                 .values()
                 .filter_map(|it| it.terminal.last_change());
             let last = changes.max().unwrap_or(start).max(start);
-            let quiet = if expects_output && last == start {
+            let silent = self
+                .terminals
+                .values()
+                .all(|it| it.terminal.rest().is_empty());
+            let quiet = if expects_output && silent {
                 8 * QUIET
             } else {
                 QUIET

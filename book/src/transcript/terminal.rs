@@ -1,6 +1,6 @@
 //! A terminal with a shell in it: a pseudoterminal, read by a thread.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
@@ -16,7 +16,7 @@ use nix::fcntl::OFlag;
 use nix::libc;
 use nix::pty::{Winsize, grantpt, posix_openpt, ptsname_r, unlockpt};
 use nix::sys::signal::{SigHandler, SigSet, Signal, killpg, signal};
-use nix::unistd::{Pid, setsid};
+use nix::unistd::{Pid, setsid, tcgetpgrp};
 
 /// What the shell prints when it waits for a command.
 pub(crate) const PROMPT: &str = "$ ";
@@ -139,12 +139,27 @@ impl Terminal {
         self.keyboard.write_all(keys.as_bytes())
     }
 
-    /// Presses a key that the terminal echoes as `name`.
+    /// Presses a key that the terminal echoes as `name`, and turns into a signal for the job in
+    /// the foreground: once there is one.
     pub(crate) fn press(&mut self, code: &str, name: &'static str) -> io::Result<()> {
+        let limit = Instant::now() + Duration::from_secs(2);
+        while !self.runs_a_program()? && Instant::now() < limit {
+            thread::sleep(Duration::from_millis(5));
+        }
         let mut state = self.screen.state();
         state.echo = Echo::Awaited(name, state.text.len());
         drop(state);
         self.type_keys(code)
+    }
+
+    /// Whether the job in the foreground is a program: before its exec(2) it is still the
+    /// shell, whose handlers lose signals. The shell tells nobody when that is over. (A job may
+    /// also stay a shell: a loop, say.)
+    fn runs_a_program(&self) -> io::Result<bool> {
+        let image = |process: Pid| fs::read_link(format!("/proc/{process}/exe")).ok();
+        let shell = Pid::from_raw(self.shell.id() as i32);
+        let job = tcgetpgrp(&self.keyboard)?;
+        Ok(job != shell && image(job) != image(shell))
     }
 
     /// Waits until a whole line has appeared, and takes it; `None` when the time is over, or
@@ -273,9 +288,9 @@ fn take_terminal() -> io::Result<()> {
 /// The process groups of a session: the shell's, and one for each of its jobs.
 fn groups(session: Pid) -> Vec<Pid> {
     let mut groups = vec![session];
-    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
     for process in processes {
-        let Ok(stat) = std::fs::read_to_string(process.path().join("stat")) else {
+        let Ok(stat) = fs::read_to_string(process.path().join("stat")) else {
             continue;
         };
         // After the name, which may hold anything: state, parent, group, session (proc(5)).
