@@ -103,7 +103,7 @@ fn transcripts(root: &Path, bless: bool, only: &str) -> Result<ExitCode> {
     #[cfg(unix)]
     {
         use book::transcript;
-        transcript::prepare().context("the transcripts cannot be played here")?;
+        transcript::possible().context("the transcripts cannot be played here")?;
         for path in transcript::bless(root, only)? {
             writeln!(io::stdout(), "{}", path.display())?;
         }
@@ -114,7 +114,7 @@ fn transcripts(root: &Path, bless: bool, only: &str) -> Result<ExitCode> {
 #[cfg(unix)]
 fn played(root: &Path, only: &str) -> Result<Vec<Problem>> {
     use book::transcript;
-    if let Err(reason) = transcript::prepare() {
+    if let Err(reason) = transcript::possible() {
         writeln!(io::stderr(), "The transcripts are skipped: {reason:#}")?;
         return Ok(Vec::new());
     }

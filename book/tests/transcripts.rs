@@ -32,8 +32,7 @@ mod unix {
     pub(crate) fn main() -> ExitCode {
         let mut arguments = Arguments::from_args();
         arguments.test_threads = arguments.test_threads.or(Some(THREADS));
-        // Before there are threads.
-        if let Err(reason) = transcript::prepare() {
+        if let Err(reason) = transcript::possible() {
             println!("The transcripts are skipped: {reason:#}");
             return ExitCode::SUCCESS;
         }

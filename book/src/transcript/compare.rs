@@ -24,19 +24,19 @@ static VARIABLES: LazyLock<Vec<(Kind, Regex)>> = LazyLock::new(|| {
         (Kind::Name, r"\bport ((?:3[2-9]|4\d|5\d|60)\d{3})\b"),
         (Kind::Name, r"\bhtons\(((?:3[2-9]|4\d|5\d|60)\d{3})\)"),
         // Processes.
-        (Kind::Name, r"(?i)\b(?:process|worker|child|parent|pids?|ppid|from|about|of|am)[ =:]+(\d{2,7})\b"),
-        (Kind::Name, r"(?i)\bkill\(?(?: -\w+)? ?(\d{2,7})\b"),
+        (Kind::Name, r"(?i)\b(?:process|worker|child|parent|pids?|ppid|from|about|of|am)[ =:]+(\d{1,7})\b"),
+        (Kind::Name, r"(?i)\bkill\(?(?: -\w+)? ?(\d{1,7})\b"),
         (Kind::Name, r"\bpid[ =:](\d{1,7})\b"),
-        (Kind::Name, r"\b(?:wait4|waitid|tgkill|setpgid)\((?:P_PID, )?(\d{2,7})\b"),
+        (Kind::Name, r"\b(?:wait4|waitid|tgkill|setpgid)\((?:P_PID, )?(\d{1,7})\b"),
         (Kind::Name, r"\btgkill\(\d+, (\d+)"),
-        (Kind::Name, r"\b(?:wait4|clone3?|fork|vfork|getpid|getppid|gettid)\(.* = (\d{2,7})\b"),
+        (Kind::Name, r"\b(?:wait4|clone3?|fork|vfork|getpid|getppid|gettid)\(.* = (\d{1,7})\b"),
         (Kind::Name, r"\bsi_pid=(\d+)"),
         (Kind::Name, r"^NSpg?id:\s(\d+)$"),
         (Kind::Name, r"^p(\d{1,7})$"), // lsof -F p
         (Kind::Name, r"/proc/(\d{1,7})\b"),
-        (Kind::Name, r"\bch05-signals-(\d+)\b"),
+        (Kind::Name, r"/tmp/[a-z0-9-]+-(\d+)\b"),
         (Kind::Name, r"^\[\d+\][+-]? +(\d+)$"),
-        (Kind::Name, r"^ *(\d{2,7}) (?:\d+ )?(?:[RSDZTt][sl+<N]*|pts/\d+|\?) "),
+        (Kind::Name, r"^ *(\d{1,7}) (?:\d+ )?(?:[RSDZTt][sl+<N]*|pts/\d+|\?) "),
         (Kind::Name, r"^ *\d{2,7} (\d+) (?:[RSDZTt][sl+<N]*|pts/\d+|\?) "),
         (Kind::Name, r"^[\w-]+ +(\d+) +root\b"),
         // What the kernel counts.
@@ -127,7 +127,7 @@ impl Names {
 /// Columns are as wide as their widest number, so the width of a gap says nothing.
 fn squeeze(line: &str) -> String {
     let mut squeezed = String::with_capacity(line.len());
-    for character in line.trim_end().chars() {
+    for character in line.trim().chars() {
         let space = character == ' ' || character == '\t';
         if !(space && squeezed.ends_with(' ')) {
             squeezed.push(if space { ' ' } else { character });

@@ -17,11 +17,13 @@ use crate::source::Source;
 mod compare;
 mod play;
 mod record;
+mod sandbox;
 pub mod scene;
 mod terminal;
 
 pub use play::compare;
 use record::Change;
+use sandbox::Sandbox;
 use scene::Scene;
 
 /// How long a line of output may take.
@@ -30,61 +32,16 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Tools that a machine may lack. (It has a shell with the usual tools, and cargo.)
 const TOOLS: [&str; 6] = ["curl", "lsof", "nc", "ps", "ss", "strace"];
 
-/// Why the transcripts cannot be played here, if so.
-///
-/// Each scene has a network of its own, in which the handbook's ports are free. For that the
-/// process must be root; if it is not, it becomes root in a user namespace of its own, which
-/// only works before it has threads.
+/// Whether the transcripts can be played here, and if not, why.
 ///
 /// # Errors
-/// With the reason.
-#[cfg(target_os = "linux")]
-pub fn prepare() -> Result<()> {
-    use nix::sched::{CloneFlags, unshare};
-
-    for tool in ["bash", "ip"] {
+/// With the reason: no Linux, a missing tool, no permission to make namespaces.
+pub fn possible() -> Result<()> {
+    ensure!(cfg!(target_os = "linux"), "they were recorded on Linux");
+    for tool in ["bash", "ip", "unshare", "nsenter"] {
         ensure!(is_installed(tool), "{tool} is not installed");
     }
-    let (user, group) = (nix::unistd::getuid(), nix::unistd::getgid());
-    if !user.is_root() {
-        unshare(CloneFlags::CLONE_NEWUSER).context("this user may not have namespaces")?;
-        fs::write("/proc/self/setgroups", "deny")?;
-        fs::write("/proc/self/uid_map", format!("0 {user} 1"))?;
-        fs::write("/proc/self/gid_map", format!("0 {group} 1"))?;
-    }
-    // In a thread, as all of it is for that thread alone.
-    let tried = std::thread::spawn(isolate).join();
-    tried.unwrap_or_else(|_| anyhow::bail!("the trial of a namespace panicked"))
-}
-
-/// Elsewhere there are no network namespaces, and another strace.
-///
-/// # Errors
-/// Always.
-#[cfg(not(target_os = "linux"))]
-pub fn prepare() -> Result<()> {
-    anyhow::bail!("the transcripts were recorded on Linux")
-}
-
-/// Gives the calling thread, and what it starts, a network of its own.
-#[cfg(target_os = "linux")]
-fn isolate() -> Result<()> {
-    use nix::sched::{CloneFlags, unshare};
-
-    unshare(CloneFlags::CLONE_NEWNET).context("no network namespace of our own")?;
-    let up = Command::new("ip")
-        .args(["link", "set", "lo", "up"])
-        .output()?;
-    ensure!(
-        up.status.success(),
-        "cannot bring up the loopback interface"
-    );
-    Ok(())
-}
-
-#[cfg(not(target_os = "linux"))]
-fn isolate() -> Result<()> {
-    Ok(())
+    Sandbox::open(Path::new("/")).map(drop)
 }
 
 fn is_installed(tool: &str) -> bool {

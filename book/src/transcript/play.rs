@@ -6,10 +6,11 @@ use std::time::Instant;
 
 use anyhow::Result;
 
+use super::PATIENCE;
 use super::compare::Names;
+use super::sandbox::Sandbox;
 use super::scene::{Key, Line, Scene};
 use super::terminal::Terminal;
-use super::{PATIENCE, isolate};
 use crate::Problem;
 
 /// The terminals of a scene.
@@ -17,6 +18,8 @@ pub(super) struct Stage<'a> {
     pub(super) scene: &'a Scene<'a>,
     pub(super) terminals: BTreeMap<&'a str, Seat>,
     pub(super) names: Names,
+    /// Dropped after the terminals, which are inside.
+    _sandbox: Sandbox,
 }
 
 /// A terminal, and what was read of it.
@@ -32,12 +35,12 @@ pub(super) struct Seat {
 
 impl<'a> Stage<'a> {
     pub(super) fn set(scene: &'a Scene<'a>, root: &'a Path) -> Result<Stage<'a>> {
-        isolate()?;
+        let sandbox = Sandbox::open(root)?;
         let mut terminals = BTreeMap::new();
         for block in &scene.blocks {
             if !terminals.contains_key(block.role.as_str()) {
                 let seat = Seat {
-                    terminal: Terminal::open(root)?,
+                    terminal: Terminal::open(&sandbox)?,
                     elided: false,
                     command: String::new(),
                     after_key: false,
@@ -49,6 +52,7 @@ impl<'a> Stage<'a> {
             scene,
             terminals,
             names: Names::default(),
+            _sandbox: sandbox,
         })
     }
 }

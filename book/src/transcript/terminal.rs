@@ -5,8 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
-use std::process::{Child, Command};
+use std::process::Child;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,8 +14,10 @@ use anyhow::{Context, Result};
 use nix::fcntl::OFlag;
 use nix::libc;
 use nix::pty::{Winsize, grantpt, posix_openpt, ptsname_r, unlockpt};
-use nix::sys::signal::{SigHandler, SigSet, Signal, killpg, signal};
-use nix::unistd::{Pid, setsid, tcgetpgrp};
+use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
+use nix::unistd::{setsid, tcgetpgrp};
+
+use super::sandbox::Sandbox;
 
 /// What the shell prints when it waits for a command.
 pub(crate) const PROMPT: &str = "$ ";
@@ -94,13 +95,12 @@ const KEPT: [&str; 6] = [
 ];
 
 impl Terminal {
-    /// Starts a shell in `folder`.
-    pub(crate) fn open(folder: &Path) -> Result<Terminal> {
+    /// Starts a shell inside of `sandbox`.
+    pub(crate) fn open(sandbox: &Sandbox) -> Result<Terminal> {
         let (master, slave) = pseudoterminal().context("cannot open a terminal")?;
-        let mut command = Command::new("bash");
+        let mut command = sandbox.command("bash");
         command
             .args(["--norc", "--noprofile", "--noediting", "-i"])
-            .current_dir(folder)
             .env_clear()
             .envs(
                 KEPT.into_iter()
@@ -120,8 +120,8 @@ impl Terminal {
             .stdin(slave.try_clone()?)
             .stdout(slave.try_clone()?)
             .stderr(slave);
-        // SAFETY: between fork and exec the child calls setsid, ioctl, signal and sigprocmask
-        // only, which are async-signal-safe (signal-safety(7)); nothing is allocated.
+        // SAFETY: between fork and exec the child makes system calls only, and nothing is
+        // allocated (signal-safety(7)).
         unsafe { command.pre_exec(take_terminal) };
         let shell = command.spawn().context("cannot run bash")?;
         let keyboard = master.try_clone()?;
@@ -156,10 +156,9 @@ impl Terminal {
     /// shell, whose handlers lose signals. The shell tells nobody when that is over. (A job may
     /// also stay a shell: a loop, say.)
     fn runs_a_program(&self) -> io::Result<bool> {
-        let image = |process: Pid| fs::read_link(format!("/proc/{process}/exe")).ok();
-        let shell = Pid::from_raw(self.shell.id() as i32);
         let job = tcgetpgrp(&self.keyboard)?;
-        Ok(job != shell && image(job) != image(shell))
+        let image = fs::read_link(format!("/proc/{job}/exe"));
+        Ok(image.is_ok_and(|it| !it.ends_with("bash")))
     }
 
     /// Waits until a whole line has appeared, and takes it; `None` when the time is over, or
@@ -217,11 +216,6 @@ impl Terminal {
         self.screen.state().last_change
     }
 
-    /// Waits for the end of the shell and of all that holds the terminal.
-    fn wait_for_end(&self, limit: Duration) {
-        drop(self.wait(Instant::now() + limit, |_| false));
-    }
-
     fn wait(&self, deadline: Instant, done: impl Fn(&State) -> bool) -> MutexGuard<'_, State> {
         let mut state = self.screen.state();
         loop {
@@ -233,28 +227,13 @@ impl Terminal {
             state = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
     }
-
-    /// Ends whatever runs here.
-    pub(crate) fn close(&mut self) {
-        // A hang-up ends an interactive shell, which passes it on to its jobs.
-        for signal in [Signal::SIGHUP, Signal::SIGKILL] {
-            for group in groups(Pid::from_raw(self.shell.id() as i32)) {
-                let _ = killpg(group, Signal::SIGCONT);
-                let _ = killpg(group, signal);
-            }
-            self.wait_for_end(Duration::from_secs(2));
-            if self.screen.state().closed {
-                break;
-            }
-        }
-        let _ = self.shell.kill();
-        let _ = self.shell.wait();
-    }
 }
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        self.close();
+        // Whatever still runs here ends with its sandbox.
+        let _ = self.shell.kill();
+        let _ = self.shell.wait();
     }
 }
 
@@ -264,8 +243,8 @@ impl Screen {
     }
 }
 
-/// In the child, before the shell: a session of its own, with this terminal, and no signal
-/// ignored or blocked as they may have been for us.
+/// In the child, before the shell: a session of its own, with this terminal. No signal is
+/// ignored or blocked, and no descriptor inherited, as they may have been by us.
 fn take_terminal() -> io::Result<()> {
     setsid()?;
     // SAFETY: TIOCSCTTY takes an integer; descriptor 0 is the terminal's.
@@ -282,33 +261,16 @@ fn take_terminal() -> io::Result<()> {
         unsafe { signal(ignored, SigHandler::SigDfl) }?;
     }
     SigSet::empty().thread_set_mask()?;
+    // SAFETY: close_range(2) with this flag closes nothing before exec(2).
+    #[cfg(target_os = "linux")]
+    unsafe {
+        libc::close_range(
+            3,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC as libc::c_int,
+        )
+    };
     Ok(())
-}
-
-/// The process groups of a session: the shell's, and one for each of its jobs.
-fn groups(session: Pid) -> Vec<Pid> {
-    let mut groups = vec![session];
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    for process in processes {
-        let Ok(stat) = fs::read_to_string(process.path().join("stat")) else {
-            continue;
-        };
-        // After the name, which may hold anything: state, parent, group, session (proc(5)).
-        let fields = stat.rsplit_once(") ").map_or("", |(_, it)| it);
-        let fields: Vec<i32> = fields
-            .split(' ')
-            .skip(1)
-            .take(3)
-            .flat_map(str::parse)
-            .collect();
-        if let [_, group, its_session] = fields[..]
-            && its_session == session.as_raw()
-            && !groups.contains(&Pid::from_raw(group))
-        {
-            groups.push(Pid::from_raw(group));
-        }
-    }
-    groups
 }
 
 /// Both sides of a new terminal, which no other program inherits.

@@ -25,6 +25,7 @@ struct Args {
     address: SocketAddr,
 }
 
+// ANCHOR: fault
 fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     let (host, port) = address.rsplit_once(':').context("there is no port")?;
     // The fault: what is no number becomes 0, and what is no port loses its upper bits.
@@ -32,6 +33,7 @@ fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     let mut addresses = format!("{host}:{port}").to_socket_addrs()?;
     addresses.next().context("the name has no address")
 }
+// ANCHOR_END: fault
 
 fn main() -> anyhow::Result<()> {
     let Args { address } = Args::parse();

@@ -30,6 +30,7 @@ fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     addresses.next().context("the name has no address")
 }
 
+// ANCHOR: fault
 fn main() -> anyhow::Result<()> {
     let Args { address } = Args::parse();
     let listener = TcpListener::bind(address);
@@ -37,6 +38,7 @@ fn main() -> anyhow::Result<()> {
     let local = listener.as_ref().expect("a listener").local_addr()?;
     let listener = listener.with_context(|| format!("cannot listen on {address}"))?;
     let _ = writeln!(io::stdout(), "Listening on {local}");
+    // ANCHOR_END: fault
 
     let mut buffer = vec![0; BUFFER_SIZE];
     loop {

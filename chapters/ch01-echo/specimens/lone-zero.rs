@@ -53,6 +53,7 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
+// ANCHOR: fault
 fn echo(mut connection: &TcpStream, buffer: &mut [u8]) -> io::Result<()> {
     loop {
         let count = match connection.read(buffer) {
@@ -66,3 +67,4 @@ fn echo(mut connection: &TcpStream, buffer: &mut [u8]) -> io::Result<()> {
         connection.write_all(&buffer[..count])?;
     }
 }
+// ANCHOR_END: fault

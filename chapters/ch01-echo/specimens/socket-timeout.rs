@@ -56,6 +56,7 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
+// ANCHOR: fault
 fn echo(mut connection: &TcpStream, buffer: &mut [u8]) -> io::Result<()> {
     // The fault: these come from nobody's decision, and below nobody handles them.
     connection.set_read_timeout(Some(DEFAULT_TIMEOUT))?;
@@ -72,7 +73,9 @@ fn echo(mut connection: &TcpStream, buffer: &mut [u8]) -> io::Result<()> {
         let _sent = none_if_late(connection.write(&buffer[..count]))?;
     }
 }
+// ANCHOR_END: fault
 
+// ANCHOR: none-if-late
 /// Like PHP, makes no difference between a timeout and nothing. (It comes as WouldBlock on
 /// Unix, and as TimedOut on Windows.)
 fn none_if_late<T: Default>(result: io::Result<T>) -> io::Result<T> {
@@ -83,3 +86,4 @@ fn none_if_late<T: Default>(result: io::Result<T>) -> io::Result<T> {
         result => result,
     }
 }
+// ANCHOR_END: none-if-late

@@ -54,6 +54,7 @@ fn main() -> anyhow::Result<()> {
     }
 }
 
+// ANCHOR: fault
 fn echo(mut connection: &TcpStream) -> io::Result<()> {
     let mut block = [0; BLOCK_SIZE];
     let (mut filled, mut goes_on) = (0, false);
@@ -73,3 +74,4 @@ fn echo(mut connection: &TcpStream) -> io::Result<()> {
         }
     }
 }
+// ANCHOR_END: fault

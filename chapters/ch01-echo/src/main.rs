@@ -1,7 +1,10 @@
+// ANCHOR: all
+// ANCHOR: seven-steps
 //! Chapter 1: a TCP echo server that serves one client at a time.
 //!
 //! The seven steps of a TCP server, each of them a system call: socket, bind, listen,
 //! accept, read, write, close.
+// ANCHOR_END: seven-steps
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -14,9 +17,12 @@ use anyhow::Context;
 use clap::Parser;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
+// ANCHOR: buffer-size
 /// The most that one read takes. A stream has no messages, so any size is right.
 const BUFFER_SIZE: usize = 64 * 1024;
+// ANCHOR_END: buffer-size
 
+// ANCHOR: arguments
 /// Echo every byte back to one client at a time: a TCP server in seven steps
 #[derive(Parser)]
 struct Args {
@@ -24,19 +30,25 @@ struct Args {
     #[arg(default_value = "127.0.0.1:1337", value_parser = resolve)]
     address: SocketAddr,
 }
+// ANCHOR_END: arguments
 
+// ANCHOR: resolve
 fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     let mut addresses = address.to_socket_addrs()?;
     addresses.next().context("the name has no address")
 }
+// ANCHOR_END: resolve
 
+// ANCHOR: start
 fn main() -> anyhow::Result<()> {
     let Args { address } = Args::parse();
     let listener = listen(address).with_context(|| format!("cannot listen on {address}"))?;
     let local = show(listener.local_addr()?);
     // Not println!: it panics when nobody reads our output any more.
     let _ = writeln!(io::stdout(), "Listening on {local}");
+    // ANCHOR_END: start
 
+    // ANCHOR: accept-loop
     let mut buffer = vec![0; BUFFER_SIZE];
     loop {
         // Step 4: take the next client from the kernel's queue; sleep until there is one.
@@ -55,7 +67,9 @@ fn main() -> anyhow::Result<()> {
         }
     }
 }
+// ANCHOR_END: accept-loop
 
+// ANCHOR: listen
 /// Steps 1 to 3: make a socket, give it the address, let the kernel answer for it.
 fn listen(address: SocketAddr) -> io::Result<Socket> {
     let domain = Domain::for_address(address);
@@ -69,7 +83,9 @@ fn listen(address: SocketAddr) -> io::Result<Socket> {
     listener.listen(128)?;
     Ok(listener)
 }
+// ANCHOR_END: listen
 
+// ANCHOR: serve
 /// Serves one client to its end. Its trouble is a line on stderr, and never ends the server.
 fn serve(connection: Socket, peer: &str, buffer: &mut [u8]) {
     let _ = writeln!(io::stdout(), "Client {peer} connected");
@@ -79,7 +95,9 @@ fn serve(connection: Socket, peer: &str, buffer: &mut [u8]) {
     };
     drop(connection); // Step 7: the kernel sends our FIN, or a reset if bytes are left unread.
 }
+// ANCHOR_END: serve
 
+// ANCHOR: echo
 /// Steps 5 and 6: whatever a read brings goes back whole, until the client has said it all.
 fn echo(mut connection: &Socket, buffer: &mut [u8]) -> io::Result<()> {
     loop {
@@ -91,8 +109,12 @@ fn echo(mut connection: &Socket, buffer: &mut [u8]) -> io::Result<()> {
         }
     }
 }
+// ANCHOR_END: echo
 
+// ANCHOR: show
 fn show(address: SockAddr) -> String {
     let address = address.as_socket();
     address.map_or("an unknown address".into(), |it| it.to_string())
 }
+// ANCHOR_END: show
+// ANCHOR_END: all

@@ -82,6 +82,7 @@ fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<V
     if !full {
         readable.insert(listener.as_fd());
     }
+    // ANCHOR: fault
     for client in clients {
         if client.pending.is_empty() {
             readable.insert(client.stream.as_fd());
@@ -92,6 +93,7 @@ fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<V
     // and without one it wakes 2,000 times a second to see that nothing has happened.
     let mut timeout = TimeVal::microseconds(500);
     select(None, &mut readable, &mut writable, None, &mut timeout)?;
+    // ANCHOR_END: fault
 
     let clients = clients.iter().map(|client| client.stream.as_fd());
     let all = [listener.as_fd()].into_iter().chain(clients);

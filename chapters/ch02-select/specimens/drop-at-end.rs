@@ -121,6 +121,7 @@ struct Client {
 impl Client {
     /// Reads and writes what can be. False when the client has left.
     fn serve(&mut self) -> io::Result<bool> {
+        // ANCHOR: fault
         let mut buffer = [0; BUFFER_SIZE];
         if self.pending.len() < HIGH_WATER {
             match now(self.stream.read(&mut buffer))? {
@@ -130,6 +131,7 @@ impl Client {
                 None => {}
             }
         }
+        // ANCHOR_END: fault
         while let Some(first) = self.pending.pop_front() {
             let sent = now(self.stream.write(&first))?.unwrap_or(0);
             if sent < first.len() {

@@ -56,6 +56,7 @@ fn main() -> anyhow::Result<()> {
             Err(nix::Error::EINTR) => continue,
             answer => answer.context("poll failed")?,
         };
+        // ANCHOR: fault
         let before = clients.len();
         let mut each = ready[1..].iter();
         // The fault: who leaves here leaves its entry in `pending` behind.
@@ -66,6 +67,7 @@ fn main() -> anyhow::Result<()> {
                 .unwrap_or_else(|error| error.kind() == ErrorKind::WouldBlock),
             _ => true,
         });
+        // ANCHOR_END: fault
         full &= clients.len() == before; // a client that leaves makes room
         if ready[0]
             && let Err(error) = accept(&listener, &mut clients)
@@ -124,6 +126,7 @@ fn accept(listener: &TcpListener, clients: &mut Vec<Client>) -> io::Result<()> {
     }
 }
 
+// ANCHOR: key
 /// What the clients have not taken yet, by descriptor.
 #[cfg(unix)]
 type Pending = HashMap<RawFd, Vec<u8>>;
@@ -131,6 +134,7 @@ type Pending = HashMap<RawFd, Vec<u8>>;
 struct Client {
     stream: TcpStream,
 }
+// ANCHOR_END: key
 
 #[cfg(unix)]
 impl Client {

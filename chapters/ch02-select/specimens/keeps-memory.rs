@@ -52,6 +52,7 @@ fn main() -> anyhow::Result<()> {
             Err(nix::Error::EINTR) => continue,
             answer => answer.context("poll failed")?,
         };
+        // ANCHOR: fault
         let before = clients.len();
         let mut each = ready[1..].iter();
         // The fault: who leaves here leaves its entry in `pending` behind.
@@ -62,6 +63,7 @@ fn main() -> anyhow::Result<()> {
                 .unwrap_or_else(|error| error.kind() == ErrorKind::WouldBlock),
             _ => true,
         });
+        // ANCHOR_END: fault
         full &= clients.len() == before; // a client that leaves makes room
         if ready[0]
             && let Err(error) = accept(&listener, &mut clients)

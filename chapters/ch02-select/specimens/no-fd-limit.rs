@@ -97,6 +97,7 @@ fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<V
 
 /// Takes a newcomer, if one is there. An error says that no more can be had for now.
 fn accept(listener: &TcpListener, clients: &mut Vec<Client>) -> io::Result<()> {
+    // ANCHOR: fault
     match listener.accept() {
         Ok((stream, _)) => {
             stream.set_nonblocking(true)?;
@@ -107,6 +108,7 @@ fn accept(listener: &TcpListener, clients: &mut Vec<Client>) -> io::Result<()> {
             });
             Ok(())
         }
+        // ANCHOR_END: fault
         Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(()),
         Err(error) if error.kind() == ErrorKind::ConnectionAborted => Ok(()),
         Err(error) => Err(error),

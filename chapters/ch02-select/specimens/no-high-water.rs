@@ -74,6 +74,7 @@ fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<V
     if full {
         list[0].set_events(PollFlags::empty());
     }
+    // ANCHOR: fault
     for client in clients {
         let mut interest = PollFlags::empty();
         // The fault: however much is pending, more is read. TCP would hold the sender back.
@@ -81,6 +82,7 @@ fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<V
         interest.set(PollFlags::POLLOUT, !client.pending.is_empty());
         list.push(PollFd::new(client.stream.as_fd(), interest));
     }
+    // ANCHOR_END: fault
     poll(&mut list, PollTimeout::NONE)?;
     Ok(list
         .iter()

@@ -116,6 +116,7 @@ impl Client {
     /// Reads and writes what can be. False when the client has left.
     fn serve(&mut self) -> io::Result<bool> {
         let mut buffer = [0; READ_SIZE];
+        // ANCHOR: fault
         if !self.ended
             && let Some(count) = now(self.stream.read(&mut buffer))?
         {
@@ -128,6 +129,7 @@ impl Client {
         let most = self.pending.len().min(WRITE_SIZE);
         let sent = now(self.stream.write(&self.pending[..most]))?;
         self.pending = self.pending.split_off(sent.unwrap_or(0));
+        // ANCHOR_END: fault
         Ok(!self.ended || !self.pending.is_empty())
     }
 }

@@ -85,6 +85,7 @@ fn wait(listener: &TcpListener, clients: &[Client]) -> nix::Result<Vec<bool>> {
 /// Takes a newcomer, if one is there.
 #[cfg(unix)]
 fn accept(listener: &TcpListener, clients: &mut Vec<Client>) {
+    // ANCHOR: fault
     match listener.accept() {
         Ok((stream, peer)) if stream.as_raw_fd() >= FD_SETSIZE as RawFd => {
             let _ = writeln!(io::stderr(), "Client {peer} refused: select is full");
@@ -97,6 +98,7 @@ fn accept(listener: &TcpListener, clients: &mut Vec<Client>) {
         // the listener still readable, and select has no reason to sleep.
         _ => {}
     }
+    // ANCHOR_END: fault
 }
 
 /// A client, and what it has not taken yet.

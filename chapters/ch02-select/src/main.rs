@@ -1,7 +1,10 @@
+// ANCHOR: all
+// ANCHOR: intro
 //! Chapter 2: many clients in one process, with select(2).
 //!
 //! One question covers all sockets, and nothing else may block: what a client does not take
 //! yet waits in a queue of its own.
+// ANCHOR_END: intro
 #![cfg_attr(not(unix), allow(unused))]
 
 #[cfg(unix)]
@@ -20,16 +23,21 @@ use nix::sys::{
 };
 use socket2::SockRef;
 
+// ANCHOR: buffers
 /// The most that one read takes. One buffer serves all clients: what it holds goes on at once.
 const BUFFER_SIZE: usize = 64 * 1024;
 
 /// With so much waiting for a client we read no more from it, and TCP holds the sender back.
 const HIGH_WATER: usize = 64 * 1024;
+// ANCHOR_END: buffers
 
+// ANCHOR: limit
 /// An fd_set has a bit for each descriptor below this, however few of them it holds.
 #[cfg(unix)]
 const LIMIT: RawFd = FD_SETSIZE as RawFd;
+// ANCHOR_END: limit
 
+// ANCHOR: arguments
 /// Echo to many clients in one process: select(2), buffers and back-pressure
 #[derive(Parser)]
 struct Args {
@@ -37,12 +45,16 @@ struct Args {
     #[arg(default_value = "127.0.0.1:9000", value_parser = resolve)]
     address: SocketAddr,
 }
+// ANCHOR_END: arguments
 
+// ANCHOR: resolve
 fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     let mut addresses = address.to_socket_addrs()?;
     addresses.next().context("the name has no address")
 }
+// ANCHOR_END: resolve
 
+// ANCHOR: start
 #[cfg(unix)]
 fn main() -> anyhow::Result<()> {
     let Args { address } = Args::parse();
@@ -51,7 +63,9 @@ fn main() -> anyhow::Result<()> {
     listener.set_nonblocking(true)?;
     anyhow::ensure!(listener.as_raw_fd() < LIMIT, "select is full already");
     let _ = writeln!(io::stdout(), "Listening on {}", listener.local_addr()?);
+    // ANCHOR_END: start
 
+    // ANCHOR: loop
     let mut clients: Vec<Client> = Vec::new();
     let mut buffer = vec![0; BUFFER_SIZE];
     let mut full = false;
@@ -75,7 +89,9 @@ fn main() -> anyhow::Result<()> {
         }
     }
 }
+// ANCHOR_END: loop
 
+// ANCHOR: interest
 /// Is somebody at the listener, and can each client be read, be written?
 type Answer = (bool, Vec<(bool, bool)>);
 
@@ -98,6 +114,8 @@ fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<A
             writable.insert(client.stream.as_fd());
         }
     }
+    // ANCHOR_END: interest
+    // ANCHOR: select
     let mut second = TimeVal::new(1, 0); // after that, a full server asks for newcomers again
     let timeout = full.then_some(&mut second);
     // The first argument is a bound: the kernel looks at the descriptors below it.
@@ -107,7 +125,9 @@ fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<A
     let ready = sockets.map(|fd| (readable.contains(fd), writable.contains(fd)));
     Ok((readable.contains(listener.as_fd()), ready.collect()))
 }
+// ANCHOR_END: select
 
+// ANCHOR: accept
 /// Empties the kernel's queue of newcomers. An error says that no more can be had for now.
 #[cfg(unix)]
 fn accept_all(listener: &TcpListener, clients: &mut Vec<Client>) -> io::Result<()> {
@@ -135,7 +155,9 @@ fn accept_all(listener: &TcpListener, clients: &mut Vec<Client>) -> io::Result<(
         }
     }
 }
+// ANCHOR_END: accept
 
+// ANCHOR: client
 /// A client, and what it has not taken yet.
 struct Client {
     stream: TcpStream,
@@ -149,7 +171,9 @@ impl Client {
     fn waiting(&self) -> usize {
         self.pending.len() - self.sent
     }
+    // ANCHOR_END: client
 
+    // ANCHOR: serve
     /// Does what the socket is ready for. False when this client needs us no more.
     fn serve(&mut self, ready: Option<(bool, bool)>, buffer: &mut [u8]) -> bool {
         let done = match ready {
@@ -164,7 +188,9 @@ impl Client {
         };
         false
     }
+    // ANCHOR_END: serve
 
+    // ANCHOR: receive
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         let count = match self.stream.read(buffer) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()), // a hint only
@@ -179,7 +205,9 @@ impl Client {
         self.pending.extend_from_slice(&buffer[..count]);
         self.send()
     }
+    // ANCHOR_END: receive
 
+    // ANCHOR: send
     /// Sends what the socket takes now; the offset remembers how much that was.
     fn send(&mut self) -> io::Result<()> {
         match self.stream.write(&self.pending[self.sent..]) {
@@ -192,8 +220,12 @@ impl Client {
         Ok(())
     }
 }
+// ANCHOR_END: send
 
+// ANCHOR: not-unix
 #[cfg(not(unix))]
 fn main() -> anyhow::Result<()> {
     anyhow::bail!("select(2) through nix needs Unix; on Windows, run this program in WSL")
 }
+// ANCHOR_END: not-unix
+// ANCHOR_END: all

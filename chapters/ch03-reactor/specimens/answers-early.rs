@@ -92,6 +92,7 @@ impl Handler<TcpStream> for Connection {
         Ok(()) // never called: nobody wants to hear the request
     }
 
+    // ANCHOR: fault
     fn writable(
         &mut self,
         reactor: &mut Reactor,
@@ -109,4 +110,5 @@ impl Handler<TcpStream> for Connection {
         }
         Ok(())
     }
+    // ANCHOR_END: fault
 }

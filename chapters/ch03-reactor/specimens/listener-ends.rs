@@ -90,6 +90,7 @@ struct Connection {
     pending: Vec<u8>,
 }
 
+// ANCHOR: fault
 impl Connection {
     /// Looks what else has come to its end.
     fn leave(&self, reactor: &mut Reactor) {
@@ -97,6 +98,7 @@ impl Connection {
         reactor.remove(self.listener);
     }
 }
+// ANCHOR_END: fault
 
 impl Handler<TcpStream> for Connection {
     fn readable(
@@ -110,11 +112,13 @@ impl Handler<TcpStream> for Connection {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             result => result?,
         };
+        // ANCHOR: called
         if count == 0 {
             reactor.remove(me);
             self.leave(reactor);
             return Ok(());
         }
+        // ANCHOR_END: called
         self.pending = buffer[..count].to_vec();
         self.writable(reactor, me, stream)
     }

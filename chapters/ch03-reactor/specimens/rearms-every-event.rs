@@ -64,6 +64,7 @@ fn main() -> anyhow::Result<()> {
                 poller.modify(&listener, Event::readable(LISTENER))?;
                 continue;
             };
+            // ANCHOR: fault
             // Readiness is a hint only: a call that would block has done nothing.
             let served = client.serve(&mut buffer);
             if !served.unwrap_or_else(|error| error.kind() == ErrorKind::WouldBlock) {
@@ -75,6 +76,7 @@ fn main() -> anyhow::Result<()> {
             let writes = !client.pending.is_empty();
             poller.modify(&client.stream, Event::new(event.key, !writes, writes))?;
         }
+        // ANCHOR_END: fault
     }
 }
 

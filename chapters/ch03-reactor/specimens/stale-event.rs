@@ -58,6 +58,7 @@ fn main() -> anyhow::Result<()> {
         events.clear();
         poller.wait(&mut events, None).context("waiting failed")?;
 
+        // ANCHOR: fault
         // Two lists, as from stream_select. (A reset makes a socket readable and writable.)
         let readable = events.iter().filter(|event| event.readable);
         let readable: Vec<usize> = readable.map(|event| event.key).collect();
@@ -80,6 +81,7 @@ fn main() -> anyhow::Result<()> {
             let result = client.write();
             settle(&poller, &mut clients, key, result)?;
         }
+        // ANCHOR_END: fault
         if full && clients.len() < before {
             full = false; // a client that leaves makes room
             poller.modify_with_mode(&listener, Event::readable(LISTENER), PollMode::Level)?;

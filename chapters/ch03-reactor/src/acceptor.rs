@@ -1,3 +1,5 @@
+// ANCHOR: all
+// ANCHOR: limits
 use std::{
     io::{self, ErrorKind, Write},
     net::{SocketAddr, TcpListener, TcpStream},
@@ -11,7 +13,9 @@ const REST: Duration = Duration::from_secs(1);
 
 /// How many newcomers are taken in one turn: the clients who are here already wait meanwhile.
 const BATCH: usize = 128;
+// ANCHOR_END: limits
 
+// ANCHOR: add-listener-example
 impl Reactor {
     /// Accepts newcomers and calls `welcome` with each of them; the stream is non-blocking.
     ///
@@ -35,6 +39,8 @@ impl Reactor {
     /// reactor.run()?;
     /// # std::io::Result::Ok(())
     /// ```
+    // ANCHOR_END: add-listener-example
+    // ANCHOR: add-listener
     pub fn add_listener(
         &mut self,
         listener: TcpListener,
@@ -56,7 +62,9 @@ impl Reactor {
         })
     }
 }
+// ANCHOR_END: add-listener
 
+// ANCHOR: accept-all
 /// Takes newcomers from the kernel's queue. An error says that no more can be had for now.
 fn accept_all(
     reactor: &mut Reactor,
@@ -82,7 +90,9 @@ fn accept_all(
     }
     Ok(()) // who is left is reported again on the next turn
 }
+// ANCHOR_END: accept-all
 
+// ANCHOR: rest
 /// Watches the listener again after a while.
 fn rest(reactor: &mut Reactor, listener: Token) {
     reactor.add_timer(REST, move |reactor| {
@@ -91,3 +101,5 @@ fn rest(reactor: &mut Reactor, listener: Token) {
         }
     });
 }
+// ANCHOR_END: rest
+// ANCHOR_END: all

@@ -1,3 +1,5 @@
+// ANCHOR: all
+// ANCHOR: handbook
 //! The handbook's event loop: a reactor on [`polling`], which is epoll on Linux, kqueue on
 //! macOS and the BSDs, and a completion port on Windows.
 //!
@@ -15,7 +17,9 @@
 //!
 //! The pattern is Douglas Schmidt's "Reactor: An Object Behavioral Pattern for
 //! Demultiplexing and Dispatching Handles for Synchronous Events" (1995).
+// ANCHOR_END: handbook
 
+// ANCHOR: modules
 use std::{
     collections::BTreeMap,
     io::{self, Write},
@@ -30,7 +34,9 @@ pub use polling::AsSource;
 use polling::{Event, Events, PollMode, Poller};
 
 mod acceptor;
+// ANCHOR_END: modules
 
+// ANCHOR: interest
 /// What the kernel should report of a source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Interest {
@@ -54,7 +60,9 @@ impl Interest {
         matches!(self, Interest::Write | Interest::ReadWrite)
     }
 }
+// ANCHOR_END: interest
 
+// ANCHOR: token
 /// Names a source of one [`Reactor`]. When the source is removed its token names nothing,
 /// even if the next source gets the same descriptor and the same place. (On 32-bit systems
 /// that is true for 65,535 sources at a time, and 65,536 sources in one place.)
@@ -74,7 +82,9 @@ impl Token {
         self.0 & (usize::MAX >> Token::HALF)
     }
 }
+// ANCHOR_END: token
 
+// ANCHOR: handler
 /// What to do when a source is ready. It is given the loop, its own token and the source.
 ///
 /// A call does a bounded piece of work (one read, say) and never blocks: all other sources
@@ -94,7 +104,9 @@ pub trait Handler<S> {
         let _ = writeln!(io::stderr(), "{error}");
     }
 }
+// ANCHOR_END: handler
 
+// ANCHOR: function
 /// A function as a handler: called for whatever its source is ready for.
 struct Function<F>(F);
 
@@ -110,7 +122,9 @@ where
         (self.0)(reactor, token, source)
     }
 }
+// ANCHOR_END: function
 
+// ANCHOR: entry
 /// A source with its handler, whatever types they have.
 trait Entry {
     fn source(&self) -> &dyn AsSource;
@@ -136,7 +150,9 @@ impl<S: AsSource, H: Handler<S>> Entry for (S, H) {
         self.1.failed(reactor, error);
     }
 }
+// ANCHOR_END: entry
 
+// ANCHOR: slot
 /// A place for a source: 24 bytes, and one allocation for the source with its handler.
 struct Slot {
     generation: u32,
@@ -147,7 +163,9 @@ struct Slot {
     /// Taken out while its handler runs: so that it can be lent the loop.
     entry: Option<Box<dyn Entry>>,
 }
+// ANCHOR_END: slot
 
+// ANCHOR: loose
 /// A source out of its slot: while its handler runs, or for good. If it is not put back, it
 /// is taken from the kernel before it is closed, even if the handler panics.
 struct Loose<'a> {
@@ -166,11 +184,15 @@ impl Drop for Loose<'_> {
         }
     }
 }
+// ANCHOR_END: loose
 
+// ANCHOR: timer
 /// Names a timer of one [`Reactor`]: its deadline, and a number that tells equal ones apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Timer(Instant, u64);
+// ANCHOR_END: timer
 
+// ANCHOR: handle
 /// The part of the loop that other threads may touch.
 struct Shared {
     poller: Poller,
@@ -201,14 +223,20 @@ impl Handle {
         self.0.poller.notify()
     }
 }
+// ANCHOR_END: handle
 
+// ANCHOR: longest-wait
 /// The loop looks at its timers once a day at least: macOS refuses to wait for more than
 /// three years, and Windows takes more than 49 days as forever.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+// ANCHOR_END: longest-wait
 
+// ANCHOR: actions
 type Action = Box<dyn FnOnce(&mut Reactor)>;
 type WakeAction = Box<dyn FnMut(&mut Reactor)>;
+// ANCHOR_END: actions
 
+// ANCHOR: reactor
 /// The loop: it sleeps until sources are ready or timers are due, and calls their handlers.
 ///
 /// ```
@@ -237,7 +265,9 @@ pub struct Reactor {
     timers_made: u64,
     on_wake: Option<WakeAction>,
 }
+// ANCHOR_END: reactor
 
+// ANCHOR: new
 impl Reactor {
     /// Makes an empty loop. Fails when the system has no descriptor left for the poller.
     pub fn new() -> io::Result<Reactor> {
@@ -256,7 +286,9 @@ impl Reactor {
             on_wake: None,
         })
     }
+    // ANCHOR_END: new
 
+    // ANCHOR: add-function
     /// Adds a source and calls `handler` whenever it can be read. The source must be
     /// non-blocking. When `handler` returns an error, that is written to stderr and the
     /// source is removed. See [`Reactor`] for an example.
@@ -292,7 +324,9 @@ impl Reactor {
     ) -> io::Result<Token> {
         self.add(source, Interest::Write, Function(handler))
     }
+    // ANCHOR_END: add-function
 
+    // ANCHOR: add-example
     /// Adds a non-blocking source with a handler that keeps state and serves both directions.
     /// The loop owns both from now on. When the kernel cannot watch the source this fails, and
     /// both are dropped: it is a regular file, say, or is watched by this loop already.
@@ -318,6 +352,8 @@ impl Reactor {
     /// reactor.run()?;
     /// # io::Result::Ok(())
     /// ```
+    // ANCHOR_END: add-example
+    // ANCHOR: add
     pub fn add<S: AsSource + 'static>(
         &mut self,
         source: S,
@@ -343,7 +379,9 @@ impl Reactor {
         }
         added.map(|()| token)
     }
+    // ANCHOR_END: add
 
+    // ANCHOR: set-interest-example
     /// Changes what the kernel should report of a source. A token that names nothing is
     /// ignored. The kernel is told at once, or, from the source's own handler, after that.
     ///
@@ -361,6 +399,8 @@ impl Reactor {
     /// reactor.run()?;
     /// # std::io::Result::Ok(())
     /// ```
+    // ANCHOR_END: set-interest-example
+    // ANCHOR: set-interest
     pub fn set_interest(&mut self, token: Token, interest: Interest) -> io::Result<()> {
         let Some(slot) = get(&mut self.slots, token) else {
             return Ok(());
@@ -381,7 +421,9 @@ impl Reactor {
             None => Ok(()), // its handler runs: dispatch will ask
         }
     }
+    // ANCHOR_END: set-interest
 
+    // ANCHOR: remove
     /// Removes a source and drops it with its handler, which closes it. Events that were
     /// already reported for it are forgotten. A token that names nothing is ignored.
     pub fn remove(&mut self, token: Token) {
@@ -399,7 +441,9 @@ impl Reactor {
         self.free.push(token.index());
         drop(loose);
     }
+    // ANCHOR_END: remove
 
+    // ANCHOR: add-timer
     /// Calls `action` once, not before `after` has passed on the monotonic clock. Timers that
     /// are due together are called in the order of their deadlines.
     ///
@@ -428,7 +472,9 @@ impl Reactor {
     pub fn cancel(&mut self, timer: Timer) {
         self.timers.remove(&timer);
     }
+    // ANCHOR_END: add-timer
 
+    // ANCHOR: on-wake
     /// Sets what is called after a [`Handle::wake`]. It keeps nothing alive: `run` returns
     /// all the same when no source and no timer is left.
     ///
@@ -451,7 +497,9 @@ impl Reactor {
     pub fn on_wake(&mut self, action: impl FnMut(&mut Reactor) + 'static) {
         self.on_wake = Some(Box::new(action));
     }
+    // ANCHOR_END: on-wake
 
+    // ANCHOR: handle-of
     /// A handle for other threads and for signal handlers.
     ///
     /// ```
@@ -467,7 +515,9 @@ impl Reactor {
     pub fn handle(&self) -> Handle {
         Handle(Arc::clone(&self.shared))
     }
+    // ANCHOR_END: handle-of
 
+    // ANCHOR: stop
     /// Makes [`run`](Reactor::run) return at the end of this turn: after the handlers of all
     /// sources that are ready and of all timers that are due. Sources and timers stay for
     /// another `run`.
@@ -484,7 +534,9 @@ impl Reactor {
     pub fn stop(&mut self) {
         self.shared.stopped.store(true, SeqCst);
     }
+    // ANCHOR_END: stop
 
+    // ANCHOR: run
     /// Calls handlers until somebody calls `stop`, or no source and no timer is left; a source
     /// with no interest counts too. Fails only when the kernel cannot wait: the sources have
     /// their errors to themselves. A panic of a handler passes through and closes its source;
@@ -516,7 +568,9 @@ impl Reactor {
     fn has_work(&self) -> bool {
         self.slots.len() > self.free.len() || !self.timers.is_empty()
     }
+    // ANCHOR_END: run
 
+    // ANCHOR: dispatch
     fn dispatch(&mut self, shared: &Arc<Shared>, event: Event) {
         self.expect_poller_of(shared);
         let token = Token(event.key);
@@ -534,7 +588,9 @@ impl Reactor {
         let Some(entry) = &mut loose.entry else {
             return;
         };
+        // ANCHOR_END: dispatch
 
+        // ANCHOR: call
         let mut result = Ok(());
         if event.readable && self.wanted(token).reads() {
             result = entry.readable(self, token);
@@ -544,7 +600,9 @@ impl Reactor {
             result = entry.writable(self, token);
         }
         self.expect_poller_of(shared);
+        // ANCHOR_END: call
 
+        // ANCHOR: settle
         let wanted = self.wanted(token);
         let (poller, asked) = (loose.poller, loose.asked);
         let told = result.and_then(|()| ask(poller, entry.source(), token, asked, wanted));
@@ -558,7 +616,9 @@ impl Reactor {
             loose.asked = wanted; // it has removed itself: here it is dropped, and closed
         }
     }
+    // ANCHOR_END: settle
 
+    // ANCHOR: wanted
     /// The events of a turn belong to one poller; but a handler is lent the loop, and could
     /// put another one in its place.
     fn expect_poller_of(&self, shared: &Arc<Shared>) {
@@ -570,7 +630,9 @@ impl Reactor {
     fn wanted(&mut self, token: Token) -> Interest {
         get(&mut self.slots, token).map_or(Interest::None, |slot| slot.wanted)
     }
+    // ANCHOR_END: wanted
 
+    // ANCHOR: fire-timers
     fn fire_timers(&mut self) {
         let now = Instant::now();
         while let Some(first) = self.timers.first_entry()
@@ -581,7 +643,9 @@ impl Reactor {
         }
     }
 }
+// ANCHOR_END: fire-timers
 
+// ANCHOR: drop
 impl Drop for Reactor {
     fn drop(&mut self) {
         // A handle may keep the poller alive for longer than the sources.
@@ -590,13 +654,17 @@ impl Drop for Reactor {
         }
     }
 }
+// ANCHOR_END: drop
 
+// ANCHOR: get
 /// The slot that a token names, if that is still the same source.
 fn get(slots: &mut [Slot], token: Token) -> Option<&mut Slot> {
     let slot = slots.get_mut(token.index())?;
     (Token::new(token.index(), slot.generation) == token).then_some(slot)
 }
+// ANCHOR_END: get
 
+// ANCHOR: ask
 /// Tells the kernel what to report of a source, in level mode: whatever a handler leaves
 /// undone is reported again, and nothing has to be armed anew after an event.
 fn ask(
@@ -623,3 +691,5 @@ fn ask(
         _ => poller.modify_with_mode(source, event, PollMode::Level),
     }
 }
+// ANCHOR_END: ask
+// ANCHOR_END: all

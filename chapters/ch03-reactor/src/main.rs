@@ -1,3 +1,5 @@
+// ANCHOR: all
+// ANCHOR: docs
 //! Chapter 3: the echo server on the reactor.
 //!
 //! The loop of this chapter's library waits and dispatches; what is left here is what an
@@ -14,7 +16,9 @@ use anyhow::Context;
 use ch03_reactor::{Handler, Interest, Reactor, Token};
 use clap::Parser;
 use socket2::SockRef;
+// ANCHOR_END: docs
 
+// ANCHOR: arguments
 /// The most that one read takes. One buffer serves all connections, as one reads at a time.
 const BUFFER_SIZE: usize = 64 * 1024;
 
@@ -30,7 +34,9 @@ fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     let mut addresses = address.to_socket_addrs()?;
     addresses.next().context("the name has no address")
 }
+// ANCHOR_END: arguments
 
+// ANCHOR: main
 fn main() -> anyhow::Result<()> {
     let Args { address } = Args::parse();
     let listener = TcpListener::bind(address).context(format!("cannot listen on {address}"))?;
@@ -52,7 +58,9 @@ fn main() -> anyhow::Result<()> {
     })?;
     reactor.run().context("the event loop failed")
 }
+// ANCHOR_END: main
 
+// ANCHOR: connection
 /// One client, and what it has not taken yet.
 struct Connection {
     peer: SocketAddr,
@@ -60,7 +68,9 @@ struct Connection {
     pending: Box<[u8]>,
     sent: usize, // how much of it has gone out
 }
+// ANCHOR_END: connection
 
+// ANCHOR: readable
 impl Handler<TcpStream> for Connection {
     fn readable(
         &mut self,
@@ -89,7 +99,9 @@ impl Handler<TcpStream> for Connection {
         }
         Ok(())
     }
+    // ANCHOR_END: readable
 
+    // ANCHOR: writable
     fn writable(&mut self, reactor: &mut Reactor, me: Token, stream: &TcpStream) -> io::Result<()> {
         self.sent += send(stream, &self.pending[self.sent..])?;
         if self.sent == self.pending.len() {
@@ -103,7 +115,9 @@ impl Handler<TcpStream> for Connection {
         let _ = writeln!(io::stderr(), "Client {}: {error}", self.peer);
     }
 }
+// ANCHOR_END: writable
 
+// ANCHOR: send
 /// Writes what the socket takes now, which may be less than all, or nothing.
 fn send(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     match stream.write(bytes) {
@@ -111,3 +125,5 @@ fn send(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
         result => result,
     }
 }
+// ANCHOR_END: send
+// ANCHOR_END: all

@@ -56,6 +56,7 @@ fn main() -> anyhow::Result<()> {
             }
         };
         let _ = writeln!(io::stdout(), "Starting a new child process for {peer}");
+        // ANCHOR: fault
         // SAFETY: this process has one thread, so the child may do whatever its parent may.
         match unsafe { fork() } {
             Ok(ForkResult::Parent { .. }) => {} // the child has the connection: close our copy
@@ -64,6 +65,7 @@ fn main() -> anyhow::Result<()> {
             // Too many processes, or no memory. This client is turned away.
             Err(error) => pause(&format!("Client {peer} refused: cannot fork"), error.into()),
         }
+        // ANCHOR_END: fault
     }
 }
 

@@ -131,6 +131,7 @@ fn wait(children: &[Child], listener: Option<&TcpListener>) -> nix::Result<(Vec<
 
 #[cfg(unix)]
 impl Child {
+    // ANCHOR: fault
     /// Reaps a child that has ended, and says whether its place is free.
     fn reap(&self) -> bool {
         let Child { pid, peer, .. } = self;
@@ -143,6 +144,7 @@ impl Child {
         let _ = writeln!(io::stdout(), "Process {pid} for {peer}: {status:?}");
         matches!(status, Ok(WaitStatus::Exited(..))) // The fault: a signal ends it, too.
     }
+    // ANCHOR_END: fault
 }
 
 /// The whole life of a child: greet, echo, exit.

@@ -80,6 +80,7 @@ fn main() -> anyhow::Result<()> {
             }
         };
         let _ = writeln!(io::stdout(), "Starting a new child process for {peer}");
+        // ANCHOR: fault
         // SAFETY: this process has one thread, so the child may do whatever its parent may.
         match unsafe { libc::fork() } {
             0 => {
@@ -93,6 +94,7 @@ fn main() -> anyhow::Result<()> {
                 lifeline,
             }),
         }
+        // ANCHOR_END: fault
     }
 }
 

@@ -43,12 +43,14 @@ fn main() -> anyhow::Result<()> {
     SockRef::from(&listener).listen(1024)?; // std lets only 128 newcomers wait
     let _ = writeln!(io::stdout(), "Listening on {}", listener.local_addr()?);
 
+    // ANCHOR: fault
     // The fault: no waitpid, here or below, and nobody else asked to reap.
     let parent = Pid::this();
     loop {
         let (connection, peer) = match listener.accept() {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => continue,
+            // ANCHOR_END: fault
             Err(error) => {
                 pause("cannot accept", error);
                 continue;

@@ -47,6 +47,7 @@ fn main() -> anyhow::Result<()> {
     // SAFETY: SIG_IGN runs no code of ours.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
     let parent = Pid::this();
+    // ANCHOR: fault
     // The fault: it lives longer than the turn of the loop that accepts it.
     let mut connection: TcpStream;
     loop {
@@ -63,6 +64,7 @@ fn main() -> anyhow::Result<()> {
         // SAFETY: this process has one thread, so the child may do whatever its parent may.
         match unsafe { fork() } {
             Ok(ForkResult::Parent { .. }) => {}
+            // ANCHOR_END: fault
             Ok(ForkResult::Child) => {
                 drop(listener);
                 serve(connection, parent);

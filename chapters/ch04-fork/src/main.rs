@@ -1,3 +1,5 @@
+// ANCHOR: all
+// ANCHOR: intro
 //! Chapter 4: an echo server with a process for each client, and a limit.
 //!
 //! The parent accepts and forks; each child serves its one client with the plain loop of
@@ -25,7 +27,9 @@ use nix::{
 };
 
 const BUFFER_SIZE: usize = 64 * 1024;
+// ANCHOR_END: intro
 
+// ANCHOR: args
 /// Echo to each client from a process of its own: fork, a limit, and reaping
 #[derive(Parser)]
 struct Args {
@@ -41,14 +45,18 @@ fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     let mut addresses = address.to_socket_addrs()?;
     addresses.next().context("the name has no address")
 }
+// ANCHOR_END: args
 
+// ANCHOR: listen
 #[cfg(unix)]
 fn main() -> anyhow::Result<()> {
     let Args { address, max_procs } = Args::parse();
     let listener = TcpListener::bind(address).context(format!("cannot listen on {address}"))?;
     listener.set_nonblocking(true)?; // a client may leave between poll and accept
     let _ = writeln!(io::stdout(), "Listening on {}", listener.local_addr()?);
+    // ANCHOR_END: listen
 
+    // ANCHOR: turn
     let parent = Pid::this();
     let mut children: Vec<Child> = Vec::new();
     loop {
@@ -64,7 +72,9 @@ fn main() -> anyhow::Result<()> {
         if !newcomer {
             continue;
         }
+        // ANCHOR_END: turn
 
+        // ANCHOR: accept
         let (connection, peer) = match listener.accept() {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == ErrorKind::WouldBlock => continue, // it has left
@@ -81,6 +91,8 @@ fn main() -> anyhow::Result<()> {
                 continue;
             }
         };
+        // ANCHOR_END: accept
+        // ANCHOR: fork
         let _ = writeln!(io::stdout(), "Starting a new child process for {peer}");
         // SAFETY: this process has one thread, so the child, a copy of it, finds no lock
         // held by a thread that was not copied, and may call whatever it likes (fork(2)).
@@ -104,7 +116,9 @@ fn main() -> anyhow::Result<()> {
         // else the client would not see its end, nor we the child's.
     }
 }
+// ANCHOR_END: fork
 
+// ANCHOR: child
 /// A child process, and the reading end of a pipe whose writing end it alone holds.
 #[cfg(unix)]
 struct Child {
@@ -112,7 +126,9 @@ struct Child {
     peer: SocketAddr,
     lifeline: PipeReader,
 }
+// ANCHOR_END: child
 
+// ANCHOR: wait
 /// Sleeps until a child has ended or, while there is room, a newcomer has come: tells which
 /// children have ended, and whether there is a newcomer. The kernel closes the descriptors of
 /// a process that ends, however it ends: the end of its pipe is the news, without a signal.
@@ -129,7 +145,9 @@ fn wait(children: &[Child], listener: Option<&TcpListener>) -> nix::Result<(Vec<
     let ended = ready.by_ref().take(children.len()).collect();
     Ok((ended, ready.next().unwrap_or(false)))
 }
+// ANCHOR_END: wait
 
+// ANCHOR: reap
 #[cfg(unix)]
 impl Child {
     /// Takes the exit status of a child that has ended. Without that it would stay in the
@@ -152,7 +170,9 @@ impl Child {
         let _ = writeln!(io::stdout(), "Process {pid} for {peer} {fate}");
     }
 }
+// ANCHOR_END: reap
 
+// ANCHOR: serve
 /// The whole life of a child: greet, echo, exit.
 #[cfg(unix)]
 fn serve(connection: TcpStream, parent: Pid, _lifeline: PipeWriter) -> ! {
@@ -171,7 +191,9 @@ fn serve(connection: TcpStream, parent: Pid, _lifeline: PipeWriter) -> ! {
     // clean-up that the parent has registered for its own end, and the child has a copy of.
     unsafe { libc::_exit(done.is_err().into()) }
 }
+// ANCHOR_END: serve
 
+// ANCHOR: echo
 fn echo(mut connection: &TcpStream) -> io::Result<()> {
     connection.set_nonblocking(false)?; // BSD and macOS inherit it from the listener
     let greeting = format!("You are connected to process {}\n", process::id());
@@ -186,14 +208,20 @@ fn echo(mut connection: &TcpStream) -> io::Result<()> {
         }
     }
 }
+// ANCHOR_END: echo
 
+// ANCHOR: pause
 /// Says what the system refuses, and waits: asking again at once would not help.
 fn pause(what: &str, error: io::Error) {
     let _ = writeln!(io::stderr(), "{what}: {error}");
     thread::sleep(Duration::from_secs(1));
 }
+// ANCHOR_END: pause
 
+// ANCHOR: elsewhere
 #[cfg(not(unix))]
 fn main() -> anyhow::Result<()> {
     anyhow::bail!("fork(2) needs Unix; on Windows, run this program in WSL")
 }
+// ANCHOR_END: elsewhere
+// ANCHOR_END: all

@@ -34,11 +34,13 @@ fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     addresses.next().context("the name has no address")
 }
 
+// ANCHOR: flag
 static ASKED_TO_END: AtomicBool = AtomicBool::new(false);
 
 extern "C" fn set_flag(_: i32) {
     ASKED_TO_END.store(true, SeqCst);
 }
+// ANCHOR_END: flag
 
 #[cfg(unix)]
 fn main() -> anyhow::Result<()> {
@@ -52,6 +54,7 @@ fn main() -> anyhow::Result<()> {
     let listener = TcpListener::bind(address).context(format!("cannot listen on {address}"))?;
     let _ = writeln!(io::stdout(), "Listening on {}", listener.local_addr()?);
 
+    // ANCHOR: fault
     let mut buffer = vec![0; BUFFER_SIZE];
     while !ASKED_TO_END.load(SeqCst) {
         // The fault: this sleeps in accept(2), and std starts that again after each signal
@@ -72,6 +75,7 @@ fn main() -> anyhow::Result<()> {
     }
     let _ = writeln!(io::stdout(), "Asked to end, and nobody is connected");
     Ok(())
+    // ANCHOR_END: fault
 }
 
 /// Whoever is connected may finish, whatever signal comes meanwhile.

@@ -55,6 +55,7 @@ fn main() -> anyhow::Result<()> {
     end_by(signal)
 }
 
+// ANCHOR: fault
 /// The number of the signal that has come; 0 as long as none has.
 static RECEIVED: AtomicI32 = AtomicI32::new(0);
 
@@ -73,6 +74,7 @@ fn wait() -> i32 {
         thread::sleep(Duration::from_micros(100));
     }
 }
+// ANCHOR_END: fault
 
 /// A file that must not outlive the program.
 struct Scratch {

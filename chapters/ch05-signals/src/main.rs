@@ -1,9 +1,12 @@
+// ANCHOR: all
+// ANCHOR: about
 //! Chapter 5: a program that waits for signals without polling, and cleans up when asked to end.
 //!
 //! The signals are blocked, so they interrupt nothing: they stay pending until sigwait(3)
 //! takes them. What PHP does with a handler, a flag and `pcntl_signal_dispatch` in a loop
 //! is then a function call that sleeps until there is something to dispatch.
 #![cfg_attr(not(unix), allow(unused))]
+// ANCHOR_END: about
 
 use std::{
     env,
@@ -21,10 +24,13 @@ use nix::{
     sys::signal::{SigHandler, SigSet, Signal, raise, signal},
 };
 
+// ANCHOR: args
 /// Wait for SIGINT or SIGTERM without polling, clean up, and end as the signal demands
 #[derive(Parser)]
 struct Args {}
+// ANCHOR_END: args
 
+// ANCHOR: block
 #[cfg(unix)]
 fn main() -> anyhow::Result<()> {
     let Args {} = Args::parse();
@@ -32,7 +38,9 @@ fn main() -> anyhow::Result<()> {
     // for us. One that came earlier has ended the program, and nothing was left behind.
     let endings = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
     endings.thread_block().context("cannot block signals")?;
+    // ANCHOR_END: block
 
+    // ANCHOR: wait
     let scratch = Scratch::create()?;
     let _ = writeln!(io::stdout(), "Created {}", scratch.path.display());
     let _ = writeln!(
@@ -49,7 +57,9 @@ fn main() -> anyhow::Result<()> {
     drop(scratch);
     end_by(signal)
 }
+// ANCHOR_END: wait
 
+// ANCHOR: scratch
 /// A file that must not outlive the program: the stand-in for a lock, a socket or a child.
 /// Without the wait above its `drop` would be skipped: a signal's default action ends the
 /// process in the kernel, and no code of ours runs again. (SIGKILL leaves no choice.)
@@ -77,7 +87,9 @@ impl Drop for Scratch {
         }
     }
 }
+// ANCHOR_END: scratch
 
+// ANCHOR: end-by
 /// Ends the program by the signal that it has caught, after all. Its parent then learns the
 /// truth: not "exited with 0", but "killed by SIGINT". A shell shows that as status 128 + n
 /// (130 for SIGINT, 143 for SIGTERM); after Ctrl-C it also stops the script it is running.
@@ -91,8 +103,12 @@ fn end_by(caught: Signal) -> anyhow::Result<()> {
     // SAFETY: _exit(2) may be called at any time.
     unsafe { libc::_exit(128 + caught as i32) }
 }
+// ANCHOR_END: end-by
 
+// ANCHOR: not-unix
 #[cfg(not(unix))]
 fn main() -> anyhow::Result<()> {
     anyhow::bail!("signals need Unix; on Windows, run this program in WSL")
 }
+// ANCHOR_END: not-unix
+// ANCHOR_END: all

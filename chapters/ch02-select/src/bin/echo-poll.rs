@@ -1,7 +1,10 @@
+// ANCHOR: all
+// ANCHOR: intro
 //! The server of this chapter with poll(2) in place of select(2).
 //!
 //! A list of descriptors takes the place of the two sets, so any number of any value will do.
 //! What stays: the list is handed over, and looked through, on every turn.
+// ANCHOR_END: intro
 #![cfg_attr(not(unix), allow(unused))]
 
 #[cfg(unix)]
@@ -17,12 +20,15 @@ use clap::Parser;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
 
+// ANCHOR: buffers
 /// The most that one read takes. One buffer serves all clients: what it holds goes on at once.
 const BUFFER_SIZE: usize = 64 * 1024;
 
 /// With so much waiting for a client we read no more from it, and TCP holds the sender back.
 const HIGH_WATER: usize = 64 * 1024;
+// ANCHOR_END: buffers
 
+// ANCHOR: arguments
 /// Echo to many clients in one process: poll(2), without select's limit
 #[derive(Parser)]
 struct Args {
@@ -30,12 +36,16 @@ struct Args {
     #[arg(default_value = "127.0.0.1:9000", value_parser = resolve)]
     address: SocketAddr,
 }
+// ANCHOR_END: arguments
 
+// ANCHOR: resolve
 fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     let mut addresses = address.to_socket_addrs()?;
     addresses.next().context("the name has no address")
 }
+// ANCHOR_END: resolve
 
+// ANCHOR: start
 #[cfg(unix)]
 fn main() -> anyhow::Result<()> {
     let Args { address } = Args::parse();
@@ -43,7 +53,9 @@ fn main() -> anyhow::Result<()> {
     SockRef::from(&listener).listen(1024)?; // std lets only 128 newcomers wait
     listener.set_nonblocking(true)?;
     let _ = writeln!(io::stdout(), "Listening on {}", listener.local_addr()?);
+    // ANCHOR_END: start
 
+    // ANCHOR: loop
     let mut clients: Vec<Client> = Vec::new();
     let mut buffer = vec![0; BUFFER_SIZE];
     let mut full = false;
@@ -67,7 +79,9 @@ fn main() -> anyhow::Result<()> {
         }
     }
 }
+// ANCHOR_END: loop
 
+// ANCHOR: interest
 /// Is somebody at the listener, and can each client be read, be written?
 type Answer = (bool, Vec<(bool, bool)>);
 
@@ -94,6 +108,8 @@ fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<A
         }
         list.push(PollFd::new(client.stream.as_fd(), interest));
     }
+    // ANCHOR_END: interest
+    // ANCHOR: poll
     let second = PollTimeout::from(1000u16); // after that, a full server asks for newcomers again
     poll(&mut list, if full { second } else { PollTimeout::NONE })?;
 
@@ -107,7 +123,9 @@ fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<A
     let newcomers = ready.next().is_some_and(|(readable, _)| readable);
     Ok((newcomers, ready.collect()))
 }
+// ANCHOR_END: poll
 
+// ANCHOR: accept
 /// Empties the kernel's queue of newcomers. An error says that no more can be had for now.
 #[cfg(unix)]
 fn accept_all(listener: &TcpListener, clients: &mut Vec<Client>) -> io::Result<()> {
@@ -132,7 +150,9 @@ fn accept_all(listener: &TcpListener, clients: &mut Vec<Client>) -> io::Result<(
         }
     }
 }
+// ANCHOR_END: accept
 
+// ANCHOR: client
 /// A client, and what it has not taken yet.
 struct Client {
     stream: TcpStream,
@@ -146,7 +166,9 @@ impl Client {
     fn waiting(&self) -> usize {
         self.pending.len() - self.sent
     }
+    // ANCHOR_END: client
 
+    // ANCHOR: serve
     /// Does what the socket is ready for. False when this client needs us no more.
     fn serve(&mut self, ready: Option<(bool, bool)>, buffer: &mut [u8]) -> bool {
         let done = match ready {
@@ -161,7 +183,9 @@ impl Client {
         };
         false
     }
+    // ANCHOR_END: serve
 
+    // ANCHOR: receive
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         let count = match self.stream.read(buffer) {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()), // a hint only
@@ -176,7 +200,9 @@ impl Client {
         self.pending.extend_from_slice(&buffer[..count]);
         self.send()
     }
+    // ANCHOR_END: receive
 
+    // ANCHOR: send
     /// Sends what the socket takes now; the offset remembers how much that was.
     fn send(&mut self) -> io::Result<()> {
         match self.stream.write(&self.pending[self.sent..]) {
@@ -189,8 +215,12 @@ impl Client {
         Ok(())
     }
 }
+// ANCHOR_END: send
 
+// ANCHOR: not-unix
 #[cfg(not(unix))]
 fn main() -> anyhow::Result<()> {
     anyhow::bail!("poll(2) through nix needs Unix; on Windows, run this program in WSL")
 }
+// ANCHOR_END: not-unix
+// ANCHOR_END: all

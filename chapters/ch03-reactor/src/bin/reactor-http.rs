@@ -1,3 +1,5 @@
+// ANCHOR: all
+// ANCHOR: limits
 //! HTTP/1.1 on the reactor: a hello page, or the files of a directory.
 //!
 //! It parses a request before it answers, keeps connections open, takes requests one after
@@ -30,7 +32,9 @@ const MAX_HEADERS: usize = 64;
 
 /// How long a closed connection may go on sending before we really let go of it.
 const LINGER: Duration = Duration::from_secs(2);
+// ANCHOR_END: limits
 
+// ANCHOR: arguments
 /// Serve a hello page, or a directory's files, over HTTP: a protocol on the event loop
 #[derive(Parser)]
 struct Args {
@@ -48,7 +52,9 @@ fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     let mut addresses = address.to_socket_addrs()?;
     addresses.next().context("the name has no address")
 }
+// ANCHOR_END: arguments
 
+// ANCHOR: main
 /// What all connections share.
 struct Site {
     root: Option<PathBuf>,
@@ -80,12 +86,16 @@ fn main() -> anyhow::Result<()> {
     })?;
     reactor.run().context("the event loop failed")
 }
+// ANCHOR_END: main
 
+// ANCHOR: directory
 fn directory(path: &Path) -> anyhow::Result<PathBuf> {
     let readable = path.read_dir().and_then(|_| path.canonicalize());
     readable.with_context(|| format!("cannot serve {}", path.display()))
 }
+// ANCHOR_END: directory
 
+// ANCHOR: connection
 struct Connection {
     peer: SocketAddr,
     site: Rc<Site>,
@@ -109,7 +119,9 @@ enum State {
     /// bytes would send a reset, and that can overtake our answer (RFC 9112, 9.6).
     Lingering,
 }
+// ANCHOR_END: connection
 
+// ANCHOR: readable
 impl Handler<TcpStream> for Connection {
     fn readable(
         &mut self,
@@ -137,7 +149,9 @@ impl Handler<TcpStream> for Connection {
         }
         Ok(())
     }
+    // ANCHOR_END: readable
 
+    // ANCHOR: writable
     fn writable(&mut self, reactor: &mut Reactor, me: Token, stream: &TcpStream) -> io::Result<()> {
         self.turn(reactor, me, stream)
     }
@@ -147,7 +161,9 @@ impl Handler<TcpStream> for Connection {
         self.stop_timer(reactor);
     }
 }
+// ANCHOR_END: writable
 
+// ANCHOR: new
 impl Connection {
     fn new(peer: SocketAddr, site: Rc<Site>) -> Connection {
         Connection {
@@ -161,7 +177,9 @@ impl Connection {
             timer: None,
         }
     }
+    // ANCHOR_END: new
 
+    // ANCHOR: turn
     /// Answers what it can, sends what the socket takes, and settles what to wait for.
     fn turn(&mut self, reactor: &mut Reactor, me: Token, stream: &TcpStream) -> io::Result<()> {
         let starved = self.answer();
@@ -174,7 +192,9 @@ impl Connection {
         if sent > 0 || self.timer.is_none() {
             self.start_timer(reactor, me, self.site.timeout); // it moves: time for the next step
         }
+        // ANCHOR_END: turn
 
+        // ANCHOR: interest
         let interest = if !self.output.is_empty() || self.body.is_some() {
             Interest::Write
         } else if self.state == State::Closing {
@@ -189,7 +209,9 @@ impl Connection {
         };
         reactor.set_interest(me, interest)
     }
+    // ANCHOR_END: interest
 
+    // ANCHOR: answer
     /// Answers the requests in the input until enough waits to be sent. True if the input
     /// has no complete request any more.
     fn answer(&mut self) -> bool {
@@ -224,7 +246,9 @@ impl Connection {
         }
         starved
     }
+    // ANCHOR_END: answer
 
+    // ANCHOR: body
     /// Fills the room in the output with the next piece of the file.
     fn read_body(&mut self) -> io::Result<()> {
         let room = BUFFER_SIZE.saturating_sub(self.output.len()) as u64;
@@ -244,7 +268,9 @@ impl Connection {
         }
         Ok(())
     }
+    // ANCHOR_END: body
 
+    // ANCHOR: timers
     fn start_timer(&mut self, reactor: &mut Reactor, me: Token, after: Duration) {
         self.stop_timer(reactor);
         let peer = self.peer;
@@ -260,7 +286,9 @@ impl Connection {
         }
     }
 }
+// ANCHOR_END: timers
 
+// ANCHOR: send
 /// Writes what the socket takes now, which may be less than all, or nothing.
 fn send(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
     if bytes.is_empty() {
@@ -271,7 +299,9 @@ fn send(mut stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
         result => result,
     }
 }
+// ANCHOR_END: send
 
+// ANCHOR: answers
 /// An answer: its status line, headers and body.
 struct Answer {
     status: &'static str,
@@ -306,7 +336,9 @@ impl Answer {
             ..Answer::plain(status)
         }
     }
+    // ANCHOR_END: answers
 
+    // ANCHOR: judge
     fn to(request: &httparse::Request, site: &Site) -> Answer {
         let values = |name: &'static str| {
             let named = request
@@ -330,6 +362,8 @@ impl Answer {
                 answer
             }
         };
+        // ANCHOR_END: judge
+        // ANCHOR: closes
         // We read no request bodies, so after one the next request cannot be found.
         let has_body = values("content-length").any(|it| it != b"0")
             || values("transfer-encoding").next().is_some();
@@ -339,7 +373,9 @@ impl Answer {
         answer.head_only = method == "HEAD";
         answer
     }
+    // ANCHOR_END: closes
 
+    // ANCHOR: page
     fn page(target: &str, site: &Site) -> Answer {
         // A client may also send the whole URL (RFC 9112, 3.2.2).
         let path = match target.strip_prefix("http://") {
@@ -368,7 +404,9 @@ impl Answer {
             }
         })
     }
+    // ANCHOR_END: page
 
+    // ANCHOR: write
     /// Adds the answer to the output. A file is left to be read while there is room.
     fn write(self, output: &mut Vec<u8>) -> Option<(File, u64)> {
         let length = match &self.body {
@@ -396,7 +434,9 @@ impl Answer {
         None
     }
 }
+// ANCHOR_END: write
 
+// ANCHOR: path
 /// The file that a path names below the root. A directory's name ends with a slash, and
 /// stands for its index.html.
 fn find(root: &Path, path: &str) -> io::Result<Answer> {
@@ -418,6 +458,8 @@ fn find(root: &Path, path: &str) -> io::Result<Answer> {
     if !file.starts_with(root) || !file.metadata()?.is_file() {
         return Err(ErrorKind::NotFound.into());
     }
+    // ANCHOR_END: path
+    // ANCHOR: file
     let kind = mime_guess::from_path(&file).first_or_octet_stream();
     let charset = if kind.type_() == "text" {
         "; charset=utf-8"
@@ -432,3 +474,5 @@ fn find(root: &Path, path: &str) -> io::Result<Answer> {
         ..Answer::plain("200 OK")
     })
 }
+// ANCHOR_END: file
+// ANCHOR_END: all

@@ -1,3 +1,5 @@
+// ANCHOR: all
+// ANCHOR: intro
 //! fork(2) alone: one process becomes two, the child works, the parent waits for it.
 //!
 //! Both go on after the same call; what it returned tells them who they are.
@@ -17,7 +19,9 @@ use nix::{
     sys::wait::{WaitStatus, waitpid},
     unistd::{ForkResult, Pid, fork},
 };
+// ANCHOR_END: intro
 
+// ANCHOR: args
 /// Fork a child, let it work, and learn how it ended
 #[derive(Parser)]
 struct Args {
@@ -25,7 +29,9 @@ struct Args {
     #[arg(default_value_t = 2)]
     seconds: u64,
 }
+// ANCHOR_END: args
 
+// ANCHOR: fork
 #[cfg(unix)]
 fn main() -> anyhow::Result<()> {
     let Args { seconds } = Args::parse();
@@ -40,7 +46,9 @@ fn main() -> anyhow::Result<()> {
         ForkResult::Parent { child } => wait_for(child),
     }
 }
+// ANCHOR_END: fork
 
+// ANCHOR: work
 #[cfg(unix)]
 fn work(seconds: u64) -> ! {
     let (me, parent) = (process::id(), Pid::parent());
@@ -53,7 +61,9 @@ fn work(seconds: u64) -> ! {
     // clean-up that its parent has registered for its own end.
     unsafe { libc::_exit(0) }
 }
+// ANCHOR_END: work
 
+// ANCHOR: wait
 /// Sleeps until the child ends. Until it is waited for, an ended child is a zombie: an entry
 /// in the process table that keeps its exit status.
 #[cfg(unix)]
@@ -75,8 +85,12 @@ fn wait_for(child: Pid) -> anyhow::Result<()> {
     let _ = writeln!(io::stdout(), "My child {child} {fate}");
     Ok(())
 }
+// ANCHOR_END: wait
 
+// ANCHOR: elsewhere
 #[cfg(not(unix))]
 fn main() -> anyhow::Result<()> {
     anyhow::bail!("fork(2) needs Unix; on Windows, run this program in WSL")
 }
+// ANCHOR_END: elsewhere
+// ANCHOR_END: all

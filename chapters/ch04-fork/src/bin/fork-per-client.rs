@@ -1,3 +1,5 @@
+// ANCHOR: all
+// ANCHOR: intro
 //! A child for every client, without a limit: the shortest concurrent server there is, and
 //! an invitation to whoever wants to fill the process table.
 #![cfg_attr(not(unix), allow(unused))]
@@ -18,7 +20,9 @@ use nix::{
     unistd::{ForkResult, Pid, fork},
 };
 use socket2::SockRef;
+// ANCHOR_END: intro
 
+// ANCHOR: args
 /// Echo to each client from a process of its own, as many as come
 #[derive(Parser)]
 struct Args {
@@ -31,7 +35,9 @@ fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     let mut addresses = address.to_socket_addrs()?;
     addresses.next().context("the name has no address")
 }
+// ANCHOR_END: args
 
+// ANCHOR: ignore
 #[cfg(unix)]
 fn main() -> anyhow::Result<()> {
     let Args { address } = Args::parse();
@@ -43,6 +49,8 @@ fn main() -> anyhow::Result<()> {
     // SAFETY: SIG_IGN runs no code of ours.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigIgn) }?;
     let parent = Pid::this();
+    // ANCHOR_END: ignore
+    // ANCHOR: fork
     loop {
         let (connection, peer) = match listener.accept() {
             Ok(accepted) => accepted,
@@ -65,7 +73,9 @@ fn main() -> anyhow::Result<()> {
         }
     }
 }
+// ANCHOR_END: fork
 
+// ANCHOR: serve
 /// The whole life of a child: greet, echo, exit.
 #[cfg(unix)]
 fn serve(connection: TcpStream, parent: Pid) -> ! {
@@ -84,7 +94,9 @@ fn serve(connection: TcpStream, parent: Pid) -> ! {
     // clean-up that the parent has registered for its own end, and the child has a copy of.
     unsafe { libc::_exit(done.is_err().into()) }
 }
+// ANCHOR_END: serve
 
+// ANCHOR: echo
 fn echo(mut connection: &TcpStream) -> io::Result<()> {
     let greeting = format!("You are connected to process {}\n", process::id());
     connection.write_all(greeting.as_bytes())?;
@@ -98,14 +110,20 @@ fn echo(mut connection: &TcpStream) -> io::Result<()> {
         }
     }
 }
+// ANCHOR_END: echo
 
+// ANCHOR: pause
 /// Says what the system refuses, and waits: asking again at once would not help.
 fn pause(what: &str, error: io::Error) {
     let _ = writeln!(io::stderr(), "{what}: {error}");
     thread::sleep(Duration::from_secs(1));
 }
+// ANCHOR_END: pause
 
+// ANCHOR: elsewhere
 #[cfg(not(unix))]
 fn main() -> anyhow::Result<()> {
     anyhow::bail!("fork(2) needs Unix; on Windows, run this program in WSL")
 }
+// ANCHOR_END: elsewhere
+// ANCHOR_END: all

@@ -1,3 +1,5 @@
+// ANCHOR: all
+// ANCHOR: intro
 //! Two processes accept on one listener.
 //!
 //! fork copies the descriptor table, not the socket: both entries lead to the same listener.
@@ -19,7 +21,9 @@ use nix::{
     sys::signal::{SigHandler, Signal, signal},
     unistd::{ForkResult, Pid, fork},
 };
+// ANCHOR_END: intro
 
+// ANCHOR: args
 /// Echo from a parent and its child, which share one listener
 #[derive(Parser)]
 struct Args {
@@ -32,7 +36,9 @@ fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     let mut addresses = address.to_socket_addrs()?;
     addresses.next().context("the name has no address")
 }
+// ANCHOR_END: args
 
+// ANCHOR: share
 #[cfg(unix)]
 fn main() -> anyhow::Result<()> {
     let Args { address } = Args::parse();
@@ -56,7 +62,9 @@ fn main() -> anyhow::Result<()> {
     }
     serve(&listener)
 }
+// ANCHOR_END: share
 
+// ANCHOR: serve
 /// One client after another, in the parent and in the child at the same time.
 fn serve(listener: &TcpListener) -> ! {
     let me = process::id();
@@ -77,12 +85,16 @@ fn serve(listener: &TcpListener) -> ! {
         }
     }
 }
+// ANCHOR_END: serve
 
+// ANCHOR: complain
 /// Other processes print here, too: a line is theirs or ours if it is one write(2).
 fn complain(line: String) {
     let _ = io::stderr().write_all(line.as_bytes());
 }
+// ANCHOR_END: complain
 
+// ANCHOR: echo
 fn echo(mut connection: &TcpStream) -> io::Result<()> {
     let greeting = format!("You are connected to process {}\n", process::id());
     connection.write_all(greeting.as_bytes())?;
@@ -96,8 +108,12 @@ fn echo(mut connection: &TcpStream) -> io::Result<()> {
         }
     }
 }
+// ANCHOR_END: echo
 
+// ANCHOR: elsewhere
 #[cfg(not(unix))]
 fn main() -> anyhow::Result<()> {
     anyhow::bail!("fork(2) needs Unix; on Windows, run this program in WSL")
 }
+// ANCHOR_END: elsewhere
+// ANCHOR_END: all

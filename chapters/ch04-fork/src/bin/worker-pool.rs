@@ -1,3 +1,5 @@
+// ANCHOR: all
+// ANCHOR: intro
 //! MAX_PROCS workers, forked before the first client comes (prefork), accept on one listener.
 //!
 //! The parent serves nobody. It waits for its workers, and replaces the one that dies; if
@@ -23,14 +25,18 @@ use nix::{
     },
     unistd::{ForkResult, Pid, fork},
 };
+// ANCHOR_END: intro
 
+// ANCHOR: pauses
 /// Younger than this, a worker's death is a sign that the next one will die, too.
 const YOUNG: Duration = Duration::from_secs(1);
 
 /// The pause before a replacement: this at first, twice as long each time, up to the last.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
+// ANCHOR_END: pauses
 
+// ANCHOR: args
 /// Echo from a pool of processes: forked first, replaced when they die
 #[derive(Parser)]
 struct Args {
@@ -46,7 +52,9 @@ fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     let mut addresses = address.to_socket_addrs()?;
     addresses.next().context("the name has no address")
 }
+// ANCHOR_END: args
 
+// ANCHOR: listen
 #[cfg(unix)]
 fn main() -> anyhow::Result<()> {
     let Args { address, max_procs } = Args::parse();
@@ -60,6 +68,8 @@ fn main() -> anyhow::Result<()> {
     let parent = Pid::this();
     let mut workers: Vec<(Pid, Instant)> = Vec::new();
     let mut pause = Duration::ZERO;
+    // ANCHOR_END: listen
+    // ANCHOR: replace
     loop {
         // Reap before each fork, too: a zombie still counts against the limit of processes.
         workers.retain(|(worker, since)| {
@@ -90,12 +100,16 @@ fn main() -> anyhow::Result<()> {
         }
     }
 }
+// ANCHOR_END: replace
 
+// ANCHOR: longer
 /// The back-off: nothing, 100 ms, 200 ms, ... 5 s.
 fn longer(pause: Duration) -> Duration {
     (pause * 2).clamp(FIRST_PAUSE, LAST_PAUSE)
 }
+// ANCHOR_END: longer
 
+// ANCHOR: wait
 /// Sleeps until some worker has ended, and leaves it to `is_alive` to learn who and how.
 /// No result helps here: an error says that a signal came first (EINTR), or that no worker is
 /// left (ECHILD). WNOWAIT leaves the dead one to be reaped. (nix has waitid on Linux only.)
@@ -106,7 +120,9 @@ fn wait_for_any() {
     // SAFETY: waitid(2) fills `info`, which outlives the call, and nobody reads it.
     unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), which) };
 }
+// ANCHOR_END: wait
 
+// ANCHOR: is-alive
 /// Reaps the worker if it has ended.
 #[cfg(unix)]
 fn is_alive(worker: Pid) -> bool {
@@ -119,7 +135,9 @@ fn is_alive(worker: Pid) -> bool {
     let _ = writeln!(io::stdout(), "Worker {worker} {fate}");
     false
 }
+// ANCHOR_END: is-alive
 
+// ANCHOR: work
 /// The whole life of a worker: one client after another.
 #[cfg(unix)]
 fn work(listener: &TcpListener, parent: Pid) -> ! {
@@ -150,12 +168,16 @@ fn work(listener: &TcpListener, parent: Pid) -> ! {
         }
     }
 }
+// ANCHOR_END: work
 
+// ANCHOR: complain
 /// Other processes print here, too: a line is theirs or ours if it is one write(2).
 fn complain(line: String) {
     let _ = io::stderr().write_all(line.as_bytes());
 }
+// ANCHOR_END: complain
 
+// ANCHOR: echo
 fn echo(mut connection: &TcpStream) -> io::Result<()> {
     let greeting = format!("You are connected to process {}\n", process::id());
     connection.write_all(greeting.as_bytes())?;
@@ -169,8 +191,12 @@ fn echo(mut connection: &TcpStream) -> io::Result<()> {
         }
     }
 }
+// ANCHOR_END: echo
 
+// ANCHOR: elsewhere
 #[cfg(not(unix))]
 fn main() -> anyhow::Result<()> {
     anyhow::bail!("fork(2) needs Unix; on Windows, run this program in WSL")
 }
+// ANCHOR_END: elsewhere
+// ANCHOR_END: all

@@ -1,9 +1,12 @@
+// ANCHOR: all
+// ANCHOR: about
 //! The echo server of chapter 3 with what a service needs besides: it ends gracefully,
 //! re-reads its settings, and tells its counters, each on a signal.
 //!
 //! SIGTERM or SIGINT: no more newcomers; the clients may finish, until the deadline. A second
 //! one: now. SIGHUP: read the settings file again. SIGUSR1: print the counters.
 #![cfg_attr(not(unix), allow(unused))]
+// ANCHOR_END: about
 
 #[cfg(unix)]
 use std::os::fd::IntoRawFd;
@@ -31,11 +34,14 @@ use nix::{
 use serde::Deserialize;
 use socket2::SockRef;
 
+// ANCHOR: signals
 const BUFFER_SIZE: usize = 64 * 1024;
 
 #[cfg(unix)]
 const SIGNALS: [Signal; 4] = [SIGHUP, SIGUSR1, SIGTERM, SIGINT];
+// ANCHOR_END: signals
 
+// ANCHOR: args
 /// Echo, and end gracefully: drain on SIGTERM, reload on SIGHUP, report on SIGUSR1
 #[derive(Parser)]
 struct Args {
@@ -51,7 +57,9 @@ fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     let mut addresses = address.to_socket_addrs()?;
     addresses.next().context("the name has no address")
 }
+// ANCHOR_END: args
 
+// ANCHOR: settings
 #[derive(Clone, Copy, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 struct Settings {
@@ -77,7 +85,9 @@ impl Settings {
         toml::from_str(&text).with_context(|| format!("cannot use {}", path.display()))
     }
 }
+// ANCHOR_END: settings
 
+// ANCHOR: service
 /// What all handlers share.
 struct Service {
     settings_file: Option<PathBuf>,
@@ -90,7 +100,9 @@ struct Service {
     echoed: Cell<u64>,
     buffer: RefCell<Vec<u8>>,
 }
+// ANCHOR_END: service
 
+// ANCHOR: start
 #[cfg(unix)]
 fn main() -> anyhow::Result<()> {
     let Args {
@@ -107,7 +119,9 @@ fn main() -> anyhow::Result<()> {
     SockRef::from(&listener).listen(1024)?; // std lets only 128 newcomers wait
     let mut reactor = Reactor::new().context("cannot create the event loop")?;
     let _ = writeln!(io::stdout(), "Listening on {}", listener.local_addr()?);
+    // ANCHOR_END: start
 
+    // ANCHOR: share
     let service = Rc::new(Service {
         settings_file,
         settings: Cell::new(settings),
@@ -124,6 +138,8 @@ fn main() -> anyhow::Result<()> {
         welcome(&shared, reactor, stream, peer)
     })?;
     service.listener.set(Some(token));
+    // ANCHOR_END: share
+    // ANCHOR: dispatch
     let shared = Rc::clone(&service);
     reactor.add_reader(signals, move |reactor, _, mut pipe| {
         // First the pipe, then the flags: a signal that comes in between writes again.
@@ -136,7 +152,9 @@ fn main() -> anyhow::Result<()> {
         Ok(())
     })?;
     reactor.run().context("the event loop failed")?;
+    // ANCHOR_END: dispatch
 
+    // ANCHOR: status
     // Status 0 says that all clients had what they wanted, 1 that some did not.
     anyhow::ensure!(
         service.open.get() == 0,
@@ -146,7 +164,9 @@ fn main() -> anyhow::Result<()> {
     let _ = writeln!(io::stdout(), "All clients have left");
     Ok(())
 }
+// ANCHOR_END: status
 
+// ANCHOR: on-signal
 #[cfg(unix)]
 fn on_signal(service: &Service, reactor: &mut Reactor, signal: Signal) {
     match signal {
@@ -171,7 +191,9 @@ fn on_signal(service: &Service, reactor: &mut Reactor, signal: Signal) {
         }
     }
 }
+// ANCHOR_END: on-signal
 
+// ANCHOR: reload
 impl Service {
     /// Bad settings change nothing: a running service does not end for a typing error.
     fn reload(&self) {
@@ -194,7 +216,9 @@ impl Service {
             Err(error) => writeln!(io::stderr(), "settings kept: {error:#}"),
         };
     }
+    // ANCHOR_END: reload
 
+    // ANCHOR: report
     fn report(&self) {
         let (open, accepted) = (self.open.get(), self.accepted.get());
         let (refused, echoed) = (self.refused.get(), self.echoed.get());
@@ -203,14 +227,18 @@ impl Service {
             "Clients: {open} open, {accepted} accepted, {refused} refused; {echoed} bytes echoed"
         );
     }
+    // ANCHOR_END: report
 
+    // ANCHOR: stop-if-drained
     fn stop_if_drained(&self, reactor: &mut Reactor) {
         if self.draining.get() && self.open.get() == 0 {
             reactor.stop();
         }
     }
 }
+// ANCHOR_END: stop-if-drained
 
+// ANCHOR: welcome
 fn welcome(
     service: &Rc<Service>,
     reactor: &mut Reactor,
@@ -237,7 +265,9 @@ fn welcome(
     let _ = writeln!(io::stdout(), "Client {peer} connected");
     Ok(())
 }
+// ANCHOR_END: welcome
 
+// ANCHOR: connection
 /// One client, and what it has not taken yet.
 struct Connection {
     peer: SocketAddr,
@@ -245,7 +275,9 @@ struct Connection {
     pending: Box<[u8]>,
     sent: usize,
 }
+// ANCHOR_END: connection
 
+// ANCHOR: readable
 impl Handler<TcpStream> for Connection {
     fn readable(
         &mut self,
@@ -272,7 +304,9 @@ impl Handler<TcpStream> for Connection {
         }
         Ok(())
     }
+    // ANCHOR_END: readable
 
+    // ANCHOR: writable
     fn writable(&mut self, reactor: &mut Reactor, me: Token, stream: &TcpStream) -> io::Result<()> {
         self.sent += self.send(stream, &self.pending[self.sent..])?;
         if self.sent == self.pending.len() {
@@ -281,19 +315,25 @@ impl Handler<TcpStream> for Connection {
         }
         Ok(())
     }
+    // ANCHOR_END: writable
 
+    // ANCHOR: failed
     fn failed(&mut self, reactor: &mut Reactor, error: io::Error) {
         let _ = writeln!(io::stderr(), "Client {}: {error}", self.peer);
         self.leave(reactor);
     }
 }
+// ANCHOR_END: failed
 
+// ANCHOR: leave
 impl Connection {
     fn leave(&self, reactor: &mut Reactor) {
         self.service.open.update(|count| count - 1);
         self.service.stop_if_drained(reactor);
     }
+    // ANCHOR_END: leave
 
+    // ANCHOR: send
     /// Writes what the socket takes now, which may be less than all, or nothing.
     fn send(&self, mut stream: &TcpStream, bytes: &[u8]) -> io::Result<usize> {
         let sent = match stream.write(bytes) {
@@ -304,7 +344,9 @@ impl Connection {
         Ok(sent)
     }
 }
+// ANCHOR_END: send
 
+// ANCHOR: handler
 /// A flag for each signal number, and the writing end of the self-pipe, for the handler.
 static ARRIVED: [AtomicBool; 65] = [const { AtomicBool::new(false) }; 65];
 static PIPE: AtomicI32 = AtomicI32::new(-1);
@@ -318,7 +360,9 @@ extern "C" fn on_arrival(signal: i32) {
     unsafe { libc::write(PIPE.load(SeqCst), c"".as_ptr().cast(), 1) };
     Errno::set_raw(errno);
 }
+// ANCHOR_END: handler
 
+// ANCHOR: catch
 /// The self-pipe of `self-pipe-fork`, for the reactor to read.
 #[cfg(unix)]
 fn catch_signals() -> anyhow::Result<PipeReader> {
@@ -338,8 +382,12 @@ fn catch_signals() -> anyhow::Result<PipeReader> {
     SigSet::from_iter(SIGNALS).thread_unblock()?;
     Ok(reader)
 }
+// ANCHOR_END: catch
 
+// ANCHOR: not-unix
 #[cfg(not(unix))]
 fn main() -> anyhow::Result<()> {
     anyhow::bail!("signals need Unix; on Windows, run this program in WSL")
 }
+// ANCHOR_END: not-unix
+// ANCHOR_END: all

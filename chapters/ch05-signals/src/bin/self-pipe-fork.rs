@@ -1,9 +1,12 @@
+// ANCHOR: all
+// ANCHOR: about
 //! The limited fork server of chapter 4, told of its children's deaths by SIGCHLD.
 //!
 //! The handler writes a byte into a pipe whose other end the main loop polls, together with
 //! the listener: the self-pipe. It turns a signal, which comes at any moment, into an event
 //! that waits its turn, and closes the gap between a look at a flag and going to sleep.
 #![cfg_attr(not(unix), allow(unused))]
+// ANCHOR_END: about
 
 #[cfg(unix)]
 use std::os::fd::{AsFd, IntoRawFd};
@@ -31,6 +34,7 @@ use nix::{
     unistd::{ForkResult, Pid, fork},
 };
 
+// ANCHOR: args
 /// Echo to each client from a process of its own, and reap with SIGCHLD and a self-pipe
 #[derive(Parser)]
 struct Args {
@@ -46,7 +50,9 @@ fn resolve(address: &str) -> anyhow::Result<SocketAddr> {
     let mut addresses = address.to_socket_addrs()?;
     addresses.next().context("the name has no address")
 }
+// ANCHOR_END: args
 
+// ANCHOR: sleep
 #[cfg(unix)]
 fn main() -> anyhow::Result<()> {
     let Args { address, max_procs } = Args::parse();
@@ -71,7 +77,9 @@ fn main() -> anyhow::Result<()> {
             Err(Errno::EINTR) => continue, // SIGCHLD itself: its byte is in the pipe now
             Err(error) => return Err(error).context("poll failed"),
         }
+        // ANCHOR_END: sleep
 
+        // ANCHOR: accept-fork
         let (connection, peer) = match listener.accept() {
             Ok(accepted) => accepted,
             Err(error) if error.kind() == ErrorKind::WouldBlock => continue, // it has left
@@ -94,7 +102,9 @@ fn main() -> anyhow::Result<()> {
         }
     }
 }
+// ANCHOR_END: accept-fork
 
+// ANCHOR: wait
 /// Sleeps until a child has died (true) or a newcomer has come (false).
 #[cfg(unix)]
 fn wait(deaths: &PipeReader, listener: Option<&TcpListener>) -> nix::Result<bool> {
@@ -106,7 +116,9 @@ fn wait(deaths: &PipeReader, listener: Option<&TcpListener>) -> nix::Result<bool
     poll(&mut list, PollTimeout::NONE)?;
     Ok(list[0].any().unwrap_or(true))
 }
+// ANCHOR_END: wait
 
+// ANCHOR: handler
 /// The writing end of the self-pipe, for the handler.
 static DEATHS: AtomicI32 = AtomicI32::new(-1);
 
@@ -118,7 +130,9 @@ extern "C" fn on_sigchld(_: i32) {
     unsafe { libc::write(DEATHS.load(SeqCst), c"".as_ptr().cast(), 1) };
     Errno::set_raw(errno);
 }
+// ANCHOR_END: handler
 
+// ANCHOR: watch-children
 /// Makes the self-pipe. Both ends are non-blocking: the handler must not wait for a full
 /// pipe, nor the loop for an empty one.
 #[cfg(unix)]
@@ -141,7 +155,9 @@ fn watch_children() -> io::Result<PipeReader> {
     SigSet::from(Signal::SIGCHLD).thread_unblock()?;
     Ok(reader)
 }
+// ANCHOR_END: watch-children
 
+// ANCHOR: is-alive
 /// Reaps the child if it has ended.
 #[cfg(unix)]
 fn is_alive(child: Pid) -> bool {
@@ -154,7 +170,9 @@ fn is_alive(child: Pid) -> bool {
     let _ = writeln!(io::stdout(), "Process {child} {fate}");
     false
 }
+// ANCHOR_END: is-alive
 
+// ANCHOR: child
 /// The whole life of a child: greet, echo, exit.
 #[cfg(unix)]
 fn serve(connection: TcpStream, parent: Pid) -> ! {
@@ -176,7 +194,9 @@ fn serve(connection: TcpStream, parent: Pid) -> ! {
     // clean-up that the parent has registered for its own end, and the child has a copy of.
     unsafe { libc::_exit(done.is_err().into()) }
 }
+// ANCHOR_END: child
 
+// ANCHOR: echo
 fn echo(mut connection: &TcpStream) -> io::Result<()> {
     connection.set_nonblocking(false)?; // BSD and macOS inherit it from the listener
     let greeting = format!("You are connected to process {}\n", process::id());
@@ -191,14 +211,20 @@ fn echo(mut connection: &TcpStream) -> io::Result<()> {
         }
     }
 }
+// ANCHOR_END: echo
 
+// ANCHOR: pause
 /// Says what the system refuses, and waits: asking again at once would not help.
 fn pause(what: &str, error: io::Error) {
     let _ = writeln!(io::stderr(), "{what}: {error}");
     thread::sleep(Duration::from_secs(1));
 }
+// ANCHOR_END: pause
 
+// ANCHOR: not-unix
 #[cfg(not(unix))]
 fn main() -> anyhow::Result<()> {
     anyhow::bail!("fork(2) needs Unix; on Windows, run this program in WSL")
 }
+// ANCHOR_END: not-unix
+// ANCHOR_END: all

@@ -1,9 +1,12 @@
+// ANCHOR: all
+// ANCHOR: about
 //! Shows signals: what each does by default, and a line whenever one arrives.
 //!
 //! Try Ctrl-C, Ctrl-\ and Ctrl-Z here, and `kill -HUP PID` from another terminal. All of them
 //! are blocked and then read, one after the other; so none has its default effect. Send one
 //! many times at once, and fewer arrive: a signal that is pending already is not queued.
 #![cfg_attr(not(unix), allow(unused))]
+// ANCHOR_END: about
 
 use std::{
     io::{self, Write},
@@ -18,10 +21,13 @@ use nix::{
     sys::signal::{SigSet, Signal, Signal::*},
 };
 
+// ANCHOR: args
 /// Show what signals do by default, then every one that arrives
 #[derive(Parser)]
 struct Args {}
+// ANCHOR_END: args
 
+// ANCHOR: table
 /// The signals of the handbook and their relatives, with the default action (signal(7)).
 #[cfg(unix)]
 const SIGNALS: [(Signal, &str, &str); 16] = [
@@ -78,7 +84,9 @@ const SIGNALS: [(Signal, &str, &str); 16] = [
     (SIGKILL, "ends", "cannot be caught, blocked or ignored"),
     (SIGSTOP, "stops", "cannot be caught, blocked or ignored"),
 ];
+// ANCHOR_END: table
 
+// ANCHOR: block
 #[cfg(unix)]
 fn main() -> anyhow::Result<()> {
     let Args {} = Args::parse();
@@ -99,7 +107,9 @@ fn main() -> anyhow::Result<()> {
         io::stdout(),
         "Waiting for signals as process {me}: SIGTERM ends it, or SIGINT twice in a row"
     );
+    // ANCHOR_END: block
 
+    // ANCHOR: loop
     let mut before = None;
     loop {
         let (signal, sender) = arrivals.next().context("cannot wait for signals")?;
@@ -112,7 +122,9 @@ fn main() -> anyhow::Result<()> {
         before = Some(signal);
     }
 }
+// ANCHOR_END: loop
 
+// ANCHOR: signalfd
 /// On Linux signals can be read from a descriptor, with a note on who sent them.
 #[cfg(target_os = "linux")]
 struct Arrivals(nix::sys::signalfd::SignalFd);
@@ -144,7 +156,9 @@ impl Arrivals {
         }
     }
 }
+// ANCHOR_END: signalfd
 
+// ANCHOR: elsewhere
 /// Elsewhere sigwait(3) tells the number and no more, and may never see the signals that are
 /// ignored by default (SIGCHLD, SIGWINCH).
 #[cfg(all(unix, not(target_os = "linux")))]
@@ -160,8 +174,12 @@ impl Arrivals {
         Ok((self.0.wait()?, String::new()))
     }
 }
+// ANCHOR_END: elsewhere
 
+// ANCHOR: not-unix
 #[cfg(not(unix))]
 fn main() -> anyhow::Result<()> {
     anyhow::bail!("signals need Unix; on Windows, run this program in WSL")
 }
+// ANCHOR_END: not-unix
+// ANCHOR_END: all

@@ -1,7 +1,10 @@
+// ANCHOR: all
+// ANCHOR: about
 //! Four ways to wait for signals without polling, and without missing one between a look at
 //! a flag and going to sleep. Each does the same job: a line for every SIGUSR1, until SIGINT
 //! or SIGTERM ends it.
 #![cfg_attr(not(unix), allow(unused))]
+// ANCHOR_END: about
 
 #[cfg(unix)]
 use std::os::fd::{AsFd, IntoRawFd};
@@ -26,6 +29,7 @@ use nix::{
     sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, Signal::*, sigaction},
 };
 
+// ANCHOR: args
 /// Wait for signals in one of four ways, none of which polls
 #[derive(Parser)]
 struct Args {
@@ -44,7 +48,9 @@ enum Way {
     /// A thread takes the signals with sigwait and sends them on as messages
     Sigwait,
 }
+// ANCHOR_END: args
 
+// ANCHOR: ways
 #[cfg(unix)]
 const WATCHED: [Signal; 3] = [SIGUSR1, SIGINT, SIGTERM];
 
@@ -57,7 +63,9 @@ fn main() -> anyhow::Result<()> {
         Way::Sigwait => sigwait(),
     }
 }
+// ANCHOR_END: ways
 
+// ANCHOR: job
 #[cfg(unix)]
 fn announce() {
     let _ = writeln!(
@@ -73,7 +81,9 @@ fn handle(signal: Signal) -> bool {
     let _ = writeln!(io::stdout(), "Received {signal}");
     signal == SIGUSR1
 }
+// ANCHOR_END: job
 
+// ANCHOR: set-flag
 /// One flag for each signal number.
 static ARRIVED: [AtomicBool; 65] = [const { AtomicBool::new(false) }; 65];
 
@@ -81,7 +91,9 @@ extern "C" fn set_flag(signal: i32) {
     // An atomic store is one of the few things that are safe in here.
     ARRIVED[signal as usize].store(true, SeqCst);
 }
+// ANCHOR_END: set-flag
 
+// ANCHOR: flag
 #[cfg(unix)]
 fn flag() -> anyhow::Result<()> {
     // Blocked outside of sigsuspend: a signal that comes while we look at the flags stays
@@ -102,7 +114,9 @@ fn flag() -> anyhow::Result<()> {
         }
     }
 }
+// ANCHOR_END: flag
 
+// ANCHOR: write-byte
 /// The writing end of the self-pipe, for the handler.
 static PIPE: AtomicI32 = AtomicI32::new(-1);
 
@@ -115,7 +129,9 @@ extern "C" fn set_flag_and_write(signal: i32) {
     unsafe { libc::write(PIPE.load(SeqCst), c"".as_ptr().cast(), 1) };
     Errno::set_raw(errno);
 }
+// ANCHOR_END: write-byte
 
+// ANCHOR: self-pipe
 #[cfg(unix)]
 fn self_pipe() -> anyhow::Result<()> {
     // Both ends non-blocking: the handler must not wait for a full pipe, nor the reader for
@@ -144,7 +160,9 @@ fn self_pipe() -> anyhow::Result<()> {
         }
     }
 }
+// ANCHOR_END: self-pipe
 
+// ANCHOR: signalfd
 #[cfg(target_os = "linux")]
 fn signalfd() -> anyhow::Result<()> {
     use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -161,12 +179,16 @@ fn signalfd() -> anyhow::Result<()> {
         }
     }
 }
+// ANCHOR_END: signalfd
 
+// ANCHOR: signalfd-elsewhere
 #[cfg(all(unix, not(target_os = "linux")))]
 fn signalfd() -> anyhow::Result<()> {
     anyhow::bail!("only Linux has signalfd; kqueue's EVFILT_SIGNAL is its like on macOS and BSD")
 }
+// ANCHOR_END: signalfd-elsewhere
 
+// ANCHOR: sigwait
 #[cfg(unix)]
 fn sigwait() -> anyhow::Result<()> {
     // A signal for the process goes to any thread that does not block it. So block it before
@@ -187,7 +209,9 @@ fn sigwait() -> anyhow::Result<()> {
     while receiver.recv().is_ok_and(handle) {}
     Ok(())
 }
+// ANCHOR_END: sigwait
 
+// ANCHOR: install
 #[cfg(unix)]
 fn install(handler: extern "C" fn(i32)) -> anyhow::Result<()> {
     // No SA_RESTART: it would not restart these waits anyway (signal(7)).
@@ -204,8 +228,12 @@ fn install(handler: extern "C" fn(i32)) -> anyhow::Result<()> {
     }
     Ok(())
 }
+// ANCHOR_END: install
 
+// ANCHOR: not-unix
 #[cfg(not(unix))]
 fn main() -> anyhow::Result<()> {
     anyhow::bail!("signals need Unix; on Windows, run this program in WSL")
 }
+// ANCHOR_END: not-unix
+// ANCHOR_END: all
