@@ -54,7 +54,7 @@ fn links(
     ids: &HashMap<&Path, Vec<&str>>,
 ) -> Vec<Problem> {
     let broken = outline.links.iter().filter_map(|At(offset, link)| {
-        if link.starts_with("https://") {
+        if link.starts_with("https://") || link.starts_with("http://") {
             return None;
         }
         let (file, fragment) = match link.split_once('#') {
@@ -191,8 +191,10 @@ fn glossary(outlines: &[(&Page, Outline)]) -> Vec<Problem> {
     problems
 }
 
+/// Whether two words are one term: "Specimens" is the plural of "specimen".
 fn same_term(one: &str, other: &str) -> bool {
-    one.trim().eq_ignore_ascii_case(other.trim())
+    let singular = |it: &str| it.trim().trim_end_matches('s').to_lowercase();
+    singular(one) == singular(other)
 }
 
 /// The id of the `<dfn>` at `offset`.
