@@ -39,6 +39,7 @@ static VARIABLES: LazyLock<Vec<(Kind, Regex)>> = LazyLock::new(|| {
         (Kind::Name, r"^ *(\d{1,7}) (?:\d+ )?(?:[RSDZTt][sl+<N]*|pts/\d+|\?) "),
         (Kind::Name, r"^ *\d{2,7} (\d+) (?:[RSDZTt][sl+<N]*|pts/\d+|\?) "),
         (Kind::Name, r"^[\w-]+ +(\d+) +root\b"),
+        (Kind::Name, r"^thread '.*' \((\d+)\) panicked"),
         // What the kernel counts.
         (Kind::Name, r"\b(?:socket|pipe):\[(\d+)\]"),
         (Kind::Any, r"\b(0x[0-9a-f]{5,})\b"),

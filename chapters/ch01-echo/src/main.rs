@@ -57,8 +57,8 @@ fn main() -> anyhow::Result<()> {
             Err(error) => match error.kind() {
                 // A signal came first, or the client has left the queue again.
                 ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
-                // No descriptor or memory is left, and the client still waits: asking again
-                // at once would spin, so let a second pass.
+                // No descriptor or memory is left, and whoever waits stays in the queue: asking
+                // again at once would spin, so let a second pass.
                 _ => {
                     let _ = writeln!(io::stderr(), "cannot accept: {error}");
                     thread::sleep(Duration::from_secs(1));

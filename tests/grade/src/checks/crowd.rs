@@ -13,7 +13,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "idle clients delay nobody",
         cause: "the server waits for one client, in a blocking read or for the rest of a \
                 message, while others have sent",
-        section: "ch02-select.md#readiness",
+        section: "ch02-select/steps.md#readiness",
         descriptors: ORDINARY,
         applies: |traits| traits.echoes_to(2),
         run: idle_clients,
@@ -21,7 +21,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "1,000 clients at once are served",
         cause: "a limit of descriptors or of the backlog, or work that grows with each client",
-        section: "ch02-select.md#many-clients",
+        section: "ch02-select/limits.md#many-clients",
         descriptors: ORDINARY + 1_000,
         applies: |traits| traits.serves(1_000),
         run: |case| crowd_is_served(case, 1_000),
@@ -29,7 +29,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "10,000 clients at once are served",
         cause: "a limit of descriptors or of the backlog, or work that grows with each client",
-        section: "ch03-reactor.md#many-clients",
+        section: "ch03-reactor/echo.md#many-clients",
         descriptors: ORDINARY + 10_000,
         applies: |traits| traits.serves(10_000),
         run: |case| crowd_is_served(case, 10_000),
@@ -38,7 +38,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "past descriptor 1023 newcomers are closed, and all others served",
         cause: "select(2) cannot watch a descriptor of 1024 (FD_SETSIZE) or above, and \
                 nobody looks at the descriptor's value",
-        section: "ch02-select.md#fd-setsize",
+        section: "ch02-select/limits.md#fd-setsize",
         descriptors: ORDINARY + NEWCOMERS,
         applies: |traits| traits.is_echo() && traits.model == Model::Select,
         run: beyond_fd_setsize,

@@ -18,7 +18,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "parent and child name themselves, and the parent tells how the child ended",
         cause: "the parent does not wait, or what was in a buffer before the fork is printed by \
                 both",
-        section: "ch04-fork.md#two-returns",
+        section: "ch04-fork/two-returns.md#two-returns",
         descriptors: ORDINARY,
         applies: is_demonstration,
         run: both_speak,
@@ -27,7 +27,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a child killed by a signal is reported as killed",
         cause: "every end is taken for an exit, or the wait fails for a signal that the library \
                 cannot name",
-        section: "ch04-fork.md#killed-children",
+        section: "ch04-fork/reaping.md#killed-children",
         descriptors: ORDINARY,
         applies: is_demonstration,
         run: killed_child,

@@ -9,7 +9,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "one byte comes back",
         cause: "the server waits for a line or for a full buffer before it answers",
-        section: "ch01-echo.md#read-and-write",
+        section: "ch01-echo/seven-steps.md#read-and-write",
         descriptors: ORDINARY,
         applies: Traits::is_echo,
         run: |case| say(case, &[b"x"]),
@@ -17,7 +17,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a lone \"0\" is data",
         cause: "the loop ends on a string that counts as false, not on a read of 0 bytes",
-        section: "ch01-echo.md#end-of-stream",
+        section: "ch01-echo/bytes.md#end-of-stream",
         descriptors: ORDINARY,
         applies: Traits::is_echo,
         // After other bytes, too, and twice: it is data wherever it stands.
@@ -26,7 +26,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "every byte value comes back unchanged",
         cause: "bytes pass through a text type, or a NUL or newline is special",
-        section: "ch01-echo.md#bytes-not-messages",
+        section: "ch01-echo/bytes.md#bytes-not-messages",
         descriptors: ORDINARY,
         applies: Traits::is_echo,
         run: every_byte_value,
@@ -34,7 +34,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "messages of 4095, 4096, 4097, 5000 and 8191 bytes come back at once",
         cause: "a buffer below the program reads ahead, and the tail waits there for more",
-        section: "ch01-echo.md#bytes-not-messages",
+        section: "ch01-echo/bytes.md#bytes-not-messages",
         descriptors: ORDINARY,
         applies: Traits::is_echo,
         run: |case| {
@@ -46,7 +46,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "bytes sent one at a time come back one at a time",
         cause: "the server answers once for several reads, or drops a short one",
-        section: "ch01-echo.md#bytes-not-messages",
+        section: "ch01-echo/bytes.md#bytes-not-messages",
         descriptors: ORDINARY,
         applies: Traits::is_echo,
         run: |case| {
@@ -58,7 +58,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "16 MiB come back exactly while the client writes and reads at once",
         cause: "a write that took only a part is treated as finished, or new bytes \
                 overwrite those that still wait",
-        section: "ch02-select.md#partial-writes",
+        section: "ch02-select/back-pressure.md#partial-writes",
         descriptors: ORDINARY,
         applies: Traits::is_echo,
         run: sixteen_mebibytes,
@@ -66,7 +66,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "64 KiB written in full before the first read come back",
         cause: "the server stops reading while its answer waits, or loses what it read ahead",
-        section: "ch01-echo.md#lockstep",
+        section: "ch01-echo/bytes.md#lockstep",
         descriptors: ORDINARY,
         applies: Traits::is_echo,
         run: |case| say(case, &[pattern(0, 64 * 1024)]),
@@ -74,7 +74,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "20 clients are served one after another",
         cause: "the end of one client ends the accept loop, or its socket is never closed",
-        section: "ch01-echo.md#the-loop",
+        section: "ch01-echo/seven-steps.md#the-loop",
         descriptors: ORDINARY,
         applies: Traits::is_echo,
         run: twenty_clients,

@@ -20,7 +20,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a line goes out when it is typed",
         cause: "the input is read to its end, or the output kept in a buffer, before \
                 anything is sent",
-        section: "ch01-echo.md#a-client",
+        section: "ch01-echo/client.md#a-client",
         descriptors: ORDINARY,
         applies: is_client,
         run: lines_go_out,
@@ -28,7 +28,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "an answer without a newline is shown at once",
         cause: "what comes is kept in a buffer until its line, or the buffer, is complete",
-        section: "ch01-echo.md#a-client",
+        section: "ch01-echo/client.md#a-client",
         descriptors: ORDINARY,
         applies: is_client,
         run: shown_at_once,
@@ -36,7 +36,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "the end of the input half-closes, and the rest is shown",
         cause: "the client ends with its input, and what the server still has to say is lost",
-        section: "ch01-echo.md#half-close",
+        section: "ch01-echo/endings.md#half-close",
         descriptors: ORDINARY,
         applies: is_client,
         run: rest_is_shown,
@@ -44,7 +44,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "binary bytes pass unchanged in both directions",
         cause: "bytes pass through a text type, or a NUL or line end is special",
-        section: "ch01-echo.md#bytes-not-messages",
+        section: "ch01-echo/bytes.md#bytes-not-messages",
         descriptors: ORDINARY,
         applies: is_client,
         run: binary,
@@ -53,7 +53,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "16 MiB through a slow echo come back whole",
         cause: "the client writes all before it reads, the server writes before it reads \
                 more, and both wait for ever",
-        section: "ch01-echo.md#lockstep",
+        section: "ch01-echo/bytes.md#lockstep",
         descriptors: ORDINARY,
         applies: is_client,
         run: slow_echo,
@@ -61,7 +61,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a server that closes first ends the client",
         cause: "the client waits for its input, which stays open, and not for the connection",
-        section: "ch01-echo.md#a-client",
+        section: "ch01-echo/client.md#a-client",
         descriptors: ORDINARY,
         applies: is_client,
         run: server_closes,
@@ -69,7 +69,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a reset is an error that names the address",
         cause: "an error of read is taken for the end of the stream",
-        section: "ch01-echo.md#reset",
+        section: "ch01-echo/endings.md#reset",
         descriptors: ORDINARY,
         applies: is_client,
         run: server_resets,
@@ -77,7 +77,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a refused connection is an error that names the address",
         cause: "the result of connect is used before it is looked at",
-        section: "ch01-echo.md#a-client",
+        section: "ch01-echo/client.md#a-client",
         descriptors: ORDINARY,
         applies: is_client,
         run: nobody_listens,
@@ -85,7 +85,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "the client ends when the reader of its output goes away",
         cause: "the error of writing to the output (EPIPE) is ignored, or is a panic",
-        section: "ch05-signals.md#sigpipe",
+        section: "ch05-signals/sigpipe.md#sigpipe",
         descriptors: ORDINARY,
         applies: is_client,
         run: nobody_reads,

@@ -11,7 +11,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a half-close after 64 KiB is answered in full, then the end",
         cause: "the end of the stream is taken as \"drop everything\" while bytes still wait",
-        section: "ch01-echo.md#half-close",
+        section: "ch01-echo/endings.md#half-close",
         descriptors: ORDINARY,
         applies: Traits::is_echo,
         run: |case| half_close(case, 64 << 10),
@@ -19,7 +19,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a half-close after 4 MiB is answered in full, then the end",
         cause: "the end of the stream is taken as \"drop everything\" while bytes still wait",
-        section: "ch01-echo.md#half-close",
+        section: "ch01-echo/endings.md#half-close",
         descriptors: ORDINARY,
         applies: Traits::is_echo,
         run: |case| half_close(case, 4 << 20),
@@ -27,7 +27,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a half-close while bytes wait to be written is answered in full, then the end",
         cause: "the end of the stream is taken as \"drop everything\" while bytes still wait",
-        section: "ch02-select.md#half-close",
+        section: "ch02-select/back-pressure.md#half-close",
         descriptors: ORDINARY,
         applies: Traits::is_echo,
         run: half_close_while_bytes_wait,
@@ -35,7 +35,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a reset right after connecting disturbs nobody",
         cause: "an error of accept, or of the first read, ends the server",
-        section: "ch01-echo.md#errors-of-accept",
+        section: "ch01-echo/listening.md#errors-of-accept",
         descriptors: ORDINARY,
         applies: Traits::is_tcp_server,
         run: |case| {
@@ -48,7 +48,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a reset after sending disturbs nobody",
         cause: "an error of read or write (ECONNRESET, EPIPE) ends the server",
-        section: "ch01-echo.md#reset",
+        section: "ch01-echo/endings.md#reset",
         descriptors: ORDINARY,
         applies: Traits::is_tcp_server,
         run: |case| {
@@ -64,7 +64,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a reset in the middle of a reply disturbs nobody",
         cause: "an error of write (ECONNRESET, EPIPE) ends the server, or a handler runs \
                 on a connection that another one has just closed",
-        section: "ch03-reactor.md#removal",
+        section: "ch03-reactor/loop.md#removal",
         descriptors: ORDINARY,
         applies: Traits::is_tcp_server,
         run: |case| {
@@ -79,7 +79,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a disconnect with data pending disturbs nobody",
         cause: "a write to a client that is gone ends the server, or is tried for ever",
-        section: "ch02-select.md#partial-writes",
+        section: "ch02-select/back-pressure.md#partial-writes",
         descriptors: ORDINARY,
         applies: Traits::is_tcp_server,
         run: |case| {
@@ -92,7 +92,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a disconnect right after sending disturbs nobody",
         cause: "the answer finds no one (EPIPE, SIGPIPE), and that ends the server",
-        section: "ch01-echo.md#reset",
+        section: "ch01-echo/endings.md#reset",
         descriptors: ORDINARY,
         applies: Traits::is_tcp_server,
         run: |case| {

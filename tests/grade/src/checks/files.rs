@@ -20,7 +20,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "files come with their content and their type",
         cause: "the type is guessed wrongly, or is the same for all",
-        section: "ch03-reactor.md#files",
+        section: "ch03-reactor/http.md#files",
         descriptors: ORDINARY,
         applies: Traits::serves_files,
         run: types,
@@ -29,7 +29,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "names with spaces, percent signs and other letters are found",
         cause: "the percent-encoding of the target is not decoded, or twice, or the query is \
                 taken for a part of the name",
-        section: "ch03-reactor.md#targets",
+        section: "ch03-reactor/http.md#targets",
         descriptors: ORDINARY,
         applies: Traits::serves_files,
         run: names,
@@ -37,7 +37,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "an empty file is an answer of no bytes",
         cause: "a read of 0 bytes ends the connection, or no Content-Length is sent",
-        section: "ch03-reactor.md#files",
+        section: "ch03-reactor/http.md#files",
         descriptors: ORDINARY,
         applies: Traits::serves_files,
         run: empty_file,
@@ -46,7 +46,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a file of 8 MiB comes byte for byte, and the connection goes on",
         cause: "a write that took only a part is treated as finished, or the connection is \
                 closed behind a large file",
-        section: "ch02-select.md#partial-writes",
+        section: "ch02-select/back-pressure.md#partial-writes",
         descriptors: ORDINARY,
         applies: Traits::serves_files,
         run: large_file,
@@ -54,7 +54,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a half-close after asking for 8 MiB does not cut the file",
         cause: "the end of the stream is taken as \"drop everything\" while an answer waits",
-        section: "ch01-echo.md#half-close",
+        section: "ch01-echo/endings.md#half-close",
         descriptors: ORDINARY,
         applies: Traits::serves_files,
         run: large_file_after_half_close,
@@ -62,7 +62,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a target that ends with a slash is its directory's index.html",
         cause: "a directory is opened like a file",
-        section: "ch03-reactor.md#files",
+        section: "ch03-reactor/http.md#files",
         descriptors: ORDINARY,
         applies: Traits::serves_files,
         run: index,
@@ -71,7 +71,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "what is no file is answered with 404 at once",
         cause: "opening a named pipe waits for somebody who writes to it, and with it wait all \
                 clients; or a directory is read like a file",
-        section: "ch03-reactor.md#files",
+        section: "ch03-reactor/http.md#files",
         descriptors: ORDINARY,
         applies: Traits::serves_files,
         run: no_files,
@@ -80,7 +80,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "nothing outside the directory ever comes back",
         cause: "\"..\", a slash or a NUL that was percent-encoded is looked for before it is \
                 decoded, or links are followed out of the directory",
-        section: "ch03-reactor.md#path-traversal",
+        section: "ch03-reactor/http.md#path-traversal",
         descriptors: ORDINARY,
         applies: Traits::serves_files,
         run: traversal,
@@ -88,7 +88,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a directory that is not there is refused with a reason",
         cause: "the directory is looked at for the first time when a request comes",
-        section: "ch03-reactor.md#files",
+        section: "ch03-reactor/http.md#files",
         descriptors: ORDINARY,
         applies: Traits::serves_files,
         run: no_directory,

@@ -26,7 +26,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "each of several clients is greeted by a process of its own",
         cause: "the greeting is made in the parent, or one process serves several clients",
-        section: "ch04-fork.md#two-returns",
+        section: "ch04-fork/two-returns.md#two-returns",
         descriptors: ORDINARY,
         applies: Traits::forks,
         run: greetings,
@@ -34,7 +34,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "50 clients leave no zombie",
         cause: "nobody waits for the children that have ended, or only when the next client comes",
-        section: "ch04-fork.md#reaping",
+        section: "ch04-fork/reaping.md#reaping",
         descriptors: ORDINARY,
         applies: Traits::forks,
         run: no_zombie,
@@ -43,7 +43,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a child killed by any signal frees its place",
         cause: "only a child that exited is counted as gone (WIFEXITED), not one that a signal \
                 killed (WIFSIGNALED); or the wait fails for a signal that the library cannot name",
-        section: "ch04-fork.md#killed-children",
+        section: "ch04-fork/reaping.md#killed-children",
         descriptors: ORDINARY,
         applies: Traits::keeps_forking,
         run: killed,
@@ -52,7 +52,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a stopped child harms nobody else",
         cause: "SIGCHLD comes for a child that stops, too, and the parent then waits for the \
                 end of one that has not ended, or counts it as gone",
-        section: "ch04-fork.md#killed-children",
+        section: "ch04-fork/reaping.md#killed-children",
         descriptors: ORDINARY,
         applies: Traits::forks,
         run: stopped,
@@ -61,7 +61,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a client that leaves sees its end at once, though others stay",
         cause: "the parent, or a child that was forked later, has a copy of the socket and keeps \
                 it open: the end of the stream is sent when the last copy is closed",
-        section: "ch04-fork.md#descriptors",
+        section: "ch04-fork/descriptors.md#descriptors",
         descriptors: ORDINARY,
         applies: Traits::forks,
         run: leavers,
@@ -70,7 +70,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "no process holds a socket that is another one's business",
         cause: "fork copies every descriptor, and parent and child did not each close what is \
                 not theirs",
-        section: "ch04-fork.md#descriptors",
+        section: "ch04-fork/descriptors.md#descriptors",
         descriptors: ORDINARY,
         applies: Traits::forks,
         run: own_sockets,
@@ -78,7 +78,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "when SIGTERM ends the parent, no child and no listener stays",
         cause: ORPHANS,
-        section: "ch04-fork.md#orphans",
+        section: "ch04-fork/reaping.md#orphans",
         descriptors: ORDINARY,
         applies: Traits::forks,
         run: |case| parent_ends(case, Signal::SIGTERM),
@@ -86,7 +86,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "when SIGINT ends the parent, no child and no listener stays",
         cause: ORPHANS,
-        section: "ch04-fork.md#orphans",
+        section: "ch04-fork/reaping.md#orphans",
         descriptors: ORDINARY,
         applies: Traits::forks,
         run: |case| parent_ends(case, Signal::SIGINT),
@@ -94,7 +94,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "when SIGKILL ends the parent, no child and no listener stays",
         cause: ORPHANS,
-        section: "ch04-fork.md#orphans",
+        section: "ch04-fork/reaping.md#orphans",
         descriptors: ORDINARY,
         applies: Traits::forks,
         run: |case| parent_ends(case, Signal::SIGKILL),
@@ -103,7 +103,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "the client past the limit waits, and is served once another leaves",
         cause: "the limit is not kept, the client is closed instead of left in the backlog, or \
                 the end of a child is noticed only by chance",
-        section: "ch04-fork.md#the-limit",
+        section: "ch04-fork/steps.md#the-limit",
         descriptors: ORDINARY,
         applies: |traits| traits.forks() && matches!(traits.clients, Clients::Limit(_)),
         run: next_in_line,
@@ -112,7 +112,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a limit of 0, or one that is no number, is refused with a reason",
         cause: "the value is turned into a number without looking, and a server with no process \
                 for its clients starts",
-        section: "ch04-fork.md#the-limit",
+        section: "ch04-fork/steps.md#the-limit",
         descriptors: ORDINARY,
         applies: Traits::takes_max_procs,
         run: wrong_limit,
@@ -121,7 +121,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "when fork fails, the server says why, serves on and recovers",
         cause: "the -1 of a failed fork (EAGAIN) is not looked at and taken for a child, or ends \
                 the server, or is tried again at once and for ever",
-        section: "ch04-fork.md#fork-failure",
+        section: "ch04-fork/steps.md#fork-failure",
         descriptors: ORDINARY,
         applies: Traits::keeps_forking,
         run: fork_fails,
@@ -130,7 +130,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a dead worker is replaced although another cannot be forked",
         cause: "while the parent tries to fork one worker it waits for none: the dead one stays \
                 a zombie, and a zombie counts against the limit of processes",
-        section: "ch04-fork.md#pools",
+        section: "ch04-fork/pools.md#pools",
         descriptors: ORDINARY,
         applies: |traits| traits.model == Model::Prefork,
         run: replaced_in_need,
@@ -139,7 +139,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "workers that die young are replaced, but ever more slowly",
         cause: "a dead worker is replaced at once: if each of them fails at its start, the \
                 server does nothing but fork",
-        section: "ch04-fork.md#pools",
+        section: "ch04-fork/pools.md#pools",
         descriptors: ORDINARY,
         applies: |traits| traits.model == Model::Prefork,
         run: back_off,

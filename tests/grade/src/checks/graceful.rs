@@ -24,7 +24,7 @@ pub(super) const CHECKS: &[Check] = &[
         cause: "a handler sets a flag, but the server sleeps on in accept: std and SA_RESTART \
                 start it again after EINTR, and the flag is looked at when the next client \
                 comes. Or the signal has its default action",
-        section: "ch05-signals.md#eintr",
+        section: "ch05-signals/handlers.md#eintr",
         descriptors: ORDINARY,
         applies: |traits| traits.shutdown != Shutdown::Abrupt,
         run: nobody_connected,
@@ -33,7 +33,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "asked to end, the server echoes to its clients until the last one leaves",
         cause: "the signal ends the program, or its clients are closed together with the \
                 listener, or what waits for them is dropped",
-        section: "ch05-signals.md#draining",
+        section: "ch05-signals/graceful.md#draining",
         descriptors: ORDINARY,
         applies: |traits| traits.shutdown != Shutdown::Abrupt,
         run: clients_finish,
@@ -42,7 +42,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "asked to end, the server refuses newcomers",
         cause: "the listener stays open: newcomers wait in the kernel's queue for a server \
                 that will never accept them",
-        section: "ch05-signals.md#draining",
+        section: "ch05-signals/graceful.md#draining",
         descriptors: ORDINARY,
         applies: drains,
         run: newcomers_are_refused,
@@ -51,7 +51,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "at the deadline the server ends with status 1, though a client stays",
         cause: "a client that never leaves keeps the server for ever, or the status hides \
                 that it was cut off",
-        section: "ch05-signals.md#deadline",
+        section: "ch05-signals/graceful.md#deadline",
         descriptors: ORDINARY,
         applies: drains,
         run: deadline_passes,
@@ -59,7 +59,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a second SIGTERM or SIGINT ends the server at once with status 1",
         cause: "the second request is taken like the first one, and the first is still at it",
-        section: "ch05-signals.md#second-signal",
+        section: "ch05-signals/graceful.md#second-signal",
         descriptors: ORDINARY,
         applies: drains,
         run: second_signal,
@@ -68,7 +68,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "SIGHUP re-reads the settings, and connections survive",
         cause: "the signal has its default action, or the settings are a copy that nobody \
                 replaces",
-        section: "ch05-signals.md#reload",
+        section: "ch05-signals/graceful.md#reload",
         descriptors: ORDINARY,
         applies: drains,
         run: reload,
@@ -77,7 +77,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "bad settings on SIGHUP are reported with file and line, and change nothing",
         cause: "the old settings are gone before the new ones are known to be good, or a \
                 typing error ends a running service",
-        section: "ch05-signals.md#reload",
+        section: "ch05-signals/graceful.md#reload",
         descriptors: ORDINARY,
         applies: drains,
         run: bad_reload,
@@ -85,7 +85,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "SIGHUP without a settings file says so, and ends nothing",
         cause: "the signal keeps its default action when there is nothing to re-read",
-        section: "ch05-signals.md#reload",
+        section: "ch05-signals/graceful.md#reload",
         descriptors: ORDINARY,
         applies: drains,
         run: reload_without_file,
@@ -93,7 +93,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "bad settings at the start are refused with file and line",
         cause: "errors in the settings are ignored, or reported without the file's name",
-        section: "ch05-signals.md#settings",
+        section: "ch05-signals/graceful.md#settings",
         descriptors: ORDINARY,
         applies: drains,
         run: bad_start,
@@ -102,7 +102,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "SIGUSR1 tells counters that are true",
         cause: "a client that was reset is counted as open for ever, or one that was refused \
                 as accepted",
-        section: "ch05-signals.md#counters",
+        section: "ch05-signals/graceful.md#counters",
         descriptors: ORDINARY,
         applies: drains,
         run: counters,
@@ -111,7 +111,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a storm of SIGHUP and SIGUSR1 during a 16 MiB echo loses no byte",
         cause: "a read or write that a signal has interrupted (EINTR) is taken for finished \
                 or failed, or clients starve while signals come",
-        section: "ch05-signals.md#eintr",
+        section: "ch05-signals/handlers.md#eintr",
         descriptors: ORDINARY,
         applies: drains,
         run: storm_during_echo,

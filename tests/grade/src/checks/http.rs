@@ -15,7 +15,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a request gets the page, with its type and length",
         cause: "the head has no Content-Type, or a Content-Length that is not the body's",
-        section: "ch03-reactor.md#http",
+        section: "ch03-reactor/http.md#http",
         descriptors: ORDINARY,
         applies: Traits::is_http,
         run: page,
@@ -24,7 +24,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "nothing is answered before the request is whole",
         cause: "the answer is sent when a client has connected or the first bytes have come, \
                 not when the head has its empty line",
-        section: "ch03-reactor.md#parse-first",
+        section: "ch03-reactor/http.md#parse-first",
         descriptors: ORDINARY,
         applies: Traits::is_http,
         run: answers_late,
@@ -32,7 +32,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a request split at any byte is answered once",
         cause: "a read is taken for a request: the rest is another read, and another answer",
-        section: "ch03-reactor.md#parse-first",
+        section: "ch03-reactor/http.md#parse-first",
         descriptors: ORDINARY,
         applies: Traits::is_http,
         run: split_anywhere,
@@ -41,7 +41,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a request that comes byte by byte is answered once",
         cause: "a read is taken for a request, or the end of the head is looked for in the \
                 last read only",
-        section: "ch03-reactor.md#parse-first",
+        section: "ch03-reactor/http.md#parse-first",
         descriptors: ORDINARY,
         applies: Traits::is_http,
         run: byte_by_byte,
@@ -49,7 +49,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "ten requests in one write are answered in order",
         cause: "what was read behind the first request is dropped, or waits until more comes",
-        section: "ch03-reactor.md#pipelining",
+        section: "ch03-reactor/http.md#pipelining",
         descriptors: ORDINARY,
         applies: Traits::is_http,
         run: pipelined,
@@ -57,7 +57,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a connection serves 100 requests",
         cause: "the connection is closed after an answer, though HTTP/1.1 keeps it",
-        section: "ch03-reactor.md#keep-alive",
+        section: "ch03-reactor/http.md#keep-alive",
         descriptors: ORDINARY,
         applies: Traits::is_http,
         run: hundred_requests,
@@ -66,7 +66,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "Connection: close is answered, then the connection ends in order",
         cause: "the header is not read, or the socket is closed while bytes of the client \
                 are unread, which sends a reset",
-        section: "ch03-reactor.md#lingering-close",
+        section: "ch03-reactor/http.md#lingering-close",
         descriptors: ORDINARY,
         applies: Traits::is_http,
         run: |case| closes_after(case, &request_with("GET", "/", "Connection: close\r\n")),
@@ -75,7 +75,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "HTTP/1.0 is answered, then the connection ends in order",
         cause: "a client of HTTP/1.0 waits for the end of the stream, which never comes, or \
                 is refused because it sends no Host",
-        section: "ch03-reactor.md#keep-alive",
+        section: "ch03-reactor/http.md#keep-alive",
         descriptors: ORDINARY,
         applies: Traits::is_http,
         run: |case| closes_after(case, b"GET / HTTP/1.0\r\n\r\n"),
@@ -83,7 +83,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a half-close after a request is answered in full, then the end",
         cause: "the end of the stream is taken as \"drop everything\" while an answer waits",
-        section: "ch01-echo.md#half-close",
+        section: "ch01-echo/endings.md#half-close",
         descriptors: ORDINARY,
         applies: Traits::is_http,
         run: half_close,
@@ -91,7 +91,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "HEAD has the headers of GET and no body",
         cause: "the body is sent too, and the client takes it for the next answer",
-        section: "ch03-reactor.md#methods",
+        section: "ch03-reactor/http.md#methods",
         descriptors: ORDINARY,
         applies: Traits::is_http,
         run: head,
@@ -99,7 +99,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "POST, PUT and DELETE are refused with 405 and Allow",
         cause: "the method is not looked at",
-        section: "ch03-reactor.md#methods",
+        section: "ch03-reactor/http.md#methods",
         descriptors: ORDINARY,
         applies: Traits::is_http,
         run: methods,
@@ -108,7 +108,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "the body of a refused request harms nothing",
         cause: "the body is taken for the next request, or the socket is closed while it is \
                 unread, which sends a reset",
-        section: "ch03-reactor.md#lingering-close",
+        section: "ch03-reactor/http.md#lingering-close",
         descriptors: ORDINARY,
         applies: Traits::is_http,
         run: refused_body,
@@ -117,7 +117,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "what is not HTTP gets 400, then the connection ends in order",
         cause: "garbage is answered like a request, or the socket is closed while bytes are \
                 unread or still come, which sends a reset",
-        section: "ch03-reactor.md#garbage",
+        section: "ch03-reactor/http.md#garbage",
         descriptors: ORDINARY,
         applies: Traits::is_http,
         run: garbage,
@@ -125,7 +125,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a whole URL is a target, too",
         cause: "the target is taken for a path without looking: proxies send http://...",
-        section: "ch03-reactor.md#targets",
+        section: "ch03-reactor/http.md#targets",
         descriptors: ORDINARY,
         applies: Traits::is_http,
         run: whole_url,

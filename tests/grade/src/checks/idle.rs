@@ -16,7 +16,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "with no client the server sleeps",
         cause: CAUSE,
-        section: "ch02-select.md#idle",
+        section: "ch02-select/steps.md#idle",
         descriptors: ORDINARY,
         applies: Traits::is_server,
         run: |case| sleeps_with(case, 0),
@@ -24,7 +24,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "with ten silent clients the server sleeps",
         cause: CAUSE,
-        section: "ch02-select.md#idle",
+        section: "ch02-select/steps.md#idle",
         descriptors: ORDINARY,
         applies: Traits::is_tcp_server,
         run: |case| sleeps_with(case, 10),
@@ -32,7 +32,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "with 1,000 silent clients the server sleeps",
         cause: CAUSE,
-        section: "ch02-select.md#idle",
+        section: "ch02-select/steps.md#idle",
         descriptors: ORDINARY + 1_000,
         applies: |traits| traits.serves(1_000),
         run: |case| sleeps_with(case, 1_000),

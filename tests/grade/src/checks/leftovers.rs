@@ -15,7 +15,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "descriptors return when clients leave",
         cause: "a socket is not closed, or is closed in one process and open in another",
-        section: "ch02-select.md#leaving",
+        section: "ch02-select/steps.md#leaving",
         descriptors: ORDINARY + 20,
         applies: Traits::is_tcp_server,
         run: descriptors_return,
@@ -23,7 +23,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "memory does not grow with clients that left",
         cause: "the buffer or the handler of a client outlives its connection",
-        section: "ch02-select.md#leaving",
+        section: "ch02-select/steps.md#leaving",
         descriptors: ORDINARY,
         applies: Traits::is_tcp_server,
         run: memory_is_steady,
@@ -32,7 +32,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "the next client gets only its own bytes",
         cause: "a buffer is kept by the number of the descriptor, which the kernel gives \
                 to the next client",
-        section: "ch03-reactor.md#generations",
+        section: "ch03-reactor/handlers.md#generations",
         descriptors: ORDINARY,
         applies: Traits::is_tcp_server,
         run: no_stale_bytes,
@@ -40,7 +40,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "the listener outlives the last client",
         cause: "the listener is asked for an end of its stream like a client, and closed",
-        section: "ch01-echo.md#the-loop",
+        section: "ch01-echo/seven-steps.md#the-loop",
         descriptors: ORDINARY,
         applies: Traits::is_tcp_server,
         run: listener_stays,

@@ -25,7 +25,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a head of 8 KiB and 40 headers is served",
         cause: "a head must fit into one read, or into a small buffer",
-        section: "ch03-reactor.md#limits",
+        section: "ch03-reactor/http.md#limits",
         descriptors: ORDINARY,
         applies: Traits::is_http,
         run: large_head,
@@ -34,7 +34,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a head beyond the limit is refused with 431 or 400",
         cause: "the head has no limit, or the socket is closed while bytes still come, which \
                 sends a reset",
-        section: "ch03-reactor.md#limits",
+        section: "ch03-reactor/http.md#limits",
         descriptors: ORDINARY,
         applies: Traits::is_http,
         run: long_heads,
@@ -42,7 +42,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a head without end costs no memory",
         cause: "what was read is kept until the head is complete, which it never is",
-        section: "ch03-reactor.md#limits",
+        section: "ch03-reactor/http.md#limits",
         descriptors: ORDINARY,
         applies: Traits::is_http,
         run: endless_head,
@@ -50,7 +50,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a client that asks and never reads is held, and then gets every answer",
         cause: "the server answers on while its answers pile up in memory",
-        section: "ch02-select.md#back-pressure",
+        section: "ch02-select/back-pressure.md#back-pressure",
         descriptors: ORDINARY,
         applies: Traits::is_http,
         run: answers_unread,
@@ -58,7 +58,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a client that never says a word is closed in time",
         cause: TOO_SLOW,
-        section: "ch03-reactor.md#timers",
+        section: "ch03-reactor/http.md#timers",
         descriptors: ORDINARY,
         applies: Traits::serves_files,
         run: |case| closed_in_time(case, |_| Ok(())),
@@ -66,7 +66,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a client that says no more after an answer is closed in time",
         cause: TOO_SLOW,
-        section: "ch03-reactor.md#timers",
+        section: "ch03-reactor/http.md#timers",
         descriptors: ORDINARY,
         applies: Traits::serves_files,
         run: |case| closed_in_time(case, |client| case.talk(client, "")),
@@ -74,7 +74,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a client with half a request is closed in time",
         cause: TOO_SLOW,
-        section: "ch03-reactor.md#timers",
+        section: "ch03-reactor/http.md#timers",
         descriptors: ORDINARY,
         applies: Traits::serves_files,
         run: |case| closed_in_time(case, |client| client.send(HALF)),
@@ -82,7 +82,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a client that sends a byte at a time is closed in time",
         cause: TOO_SLOW,
-        section: "ch03-reactor.md#timers",
+        section: "ch03-reactor/http.md#timers",
         descriptors: ORDINARY,
         applies: Traits::serves_files,
         run: drips,
@@ -90,7 +90,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "an active client is never cut",
         cause: "the timer runs from the connection's start, and not from each request's",
-        section: "ch03-reactor.md#timers",
+        section: "ch03-reactor/http.md#timers",
         descriptors: ORDINARY,
         applies: Traits::serves_files,
         run: active,
@@ -98,7 +98,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a client that does not read its file is closed in time, and delays nobody",
         cause: "the timer runs for requests only, or a write waits for the client",
-        section: "ch03-reactor.md#timers",
+        section: "ch03-reactor/http.md#timers",
         descriptors: ORDINARY,
         applies: Traits::serves_files,
         run: unread_file,
@@ -106,7 +106,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a slow reader gets a large file whole",
         cause: "the timer is not started again when some of the answer has gone out",
-        section: "ch03-reactor.md#timers",
+        section: "ch03-reactor/http.md#timers",
         descriptors: ORDINARY,
         applies: Traits::serves_files,
         run: slow_reader,
@@ -115,7 +115,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "wrk counts no error",
         cause: "an answer before its request, or a close with unread bytes, shows to a load \
                 generator as an error of read or write",
-        section: "ch03-reactor.md#load",
+        section: "ch03-reactor/practice.md#load",
         descriptors: ORDINARY,
         applies: Traits::is_http,
         run: |case| wrk(case, &[]),
@@ -124,7 +124,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "wrk counts no error when each request has a connection of its own",
         cause: "an answer before its request, or a close with unread bytes, shows to a load \
                 generator as an error of read or write",
-        section: "ch03-reactor.md#load",
+        section: "ch03-reactor/practice.md#load",
         descriptors: ORDINARY,
         applies: Traits::is_http,
         run: |case| wrk(case, &["--header", "Connection: close"]),

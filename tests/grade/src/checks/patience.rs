@@ -8,7 +8,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "an idle client stays connected",
         cause: "a default timeout of the library drops a client that says nothing",
-        section: "ch01-echo.md#timeouts",
+        section: "ch01-echo/bytes.md#timeouts",
         descriptors: ORDINARY,
         applies: Traits::is_echo,
         run: idle_client,
@@ -16,7 +16,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a client that stops reading for a while still gets every byte",
         cause: "a write that times out, or takes only a part, is treated as finished",
-        section: "ch01-echo.md#timeouts",
+        section: "ch01-echo/bytes.md#timeouts",
         descriptors: ORDINARY,
         applies: Traits::is_echo,
         run: pause,

@@ -15,7 +15,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a client that sends and never reads is held, and then gets every byte",
         cause: "the server reads on while its answers pile up in memory, or drops or \
                 overwrites what it could not write",
-        section: "ch02-select.md#back-pressure",
+        section: "ch02-select/back-pressure.md#back-pressure",
         descriptors: ORDINARY,
         applies: Traits::is_echo,
         run: flood,
@@ -24,7 +24,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "out of descriptors, the server neither spins nor dies, and recovers",
         cause: "accept fails with EMFILE, the listener stays readable, and the loop tries \
                 again at once",
-        section: "ch02-select.md#emfile",
+        section: "ch02-select/limits.md#emfile",
         descriptors: ORDINARY + 64,
         applies: Traits::is_tcp_server,
         run: out_of_descriptors,

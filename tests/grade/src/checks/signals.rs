@@ -34,7 +34,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "until a signal comes the program sleeps",
         cause: "the program wakes again and again to look at a flag, instead of waiting in \
                 the kernel: sigwait, sigsuspend, or poll without a timeout",
-        section: "ch05-signals.md#waiting",
+        section: "ch05-signals/waiting.md#waiting",
         descriptors: ORDINARY,
         applies: Traits::awaits_signals,
         run: sleeps,
@@ -43,7 +43,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "SIGINT and SIGTERM are answered by a line that names the signal",
         cause: "the signal has its default action: it is neither blocked nor caught when \
                 the program says that it waits",
-        section: "ch05-signals.md#handlers",
+        section: "ch05-signals/handlers.md#handlers",
         descriptors: ORDINARY,
         applies: cleans_up,
         run: names_the_signal,
@@ -52,7 +52,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "SIGINT and SIGTERM leave no scratch file behind",
         cause: "the default action of a signal ends the program in the kernel, and no Drop \
                 and no exit handler runs",
-        section: "ch05-signals.md#cleaning-up",
+        section: "ch05-signals/steps.md#cleaning-up",
         descriptors: ORDINARY,
         applies: cleans_up,
         run: removes_its_file,
@@ -61,7 +61,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a shell sees status 130 after SIGINT and 143 after SIGTERM",
         cause: "the program exits after its clean-up, instead of restoring the default \
                 action and raising the signal again; so its parent learns nothing of it",
-        section: "ch05-signals.md#exit-status",
+        section: "ch05-signals/steps.md#exit-status",
         descriptors: ORDINARY,
         applies: cleans_up,
         run: ends_by_the_signal,
@@ -69,7 +69,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "two signals at once end the program once",
         cause: "a second signal interrupts the clean-up, or starts it again",
-        section: "ch05-signals.md#coalescing",
+        section: "ch05-signals/signals.md#coalescing",
         descriptors: ORDINARY,
         applies: cleans_up,
         run: two_at_once,
@@ -78,7 +78,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a program that was started with SIGINT ignored ends on SIGINT all the same",
         cause: "a script's & leaves SIGINT ignored, which survives exec: raising the signal \
                 does nothing before its default action is restored",
-        section: "ch05-signals.md#inherited-dispositions",
+        section: "ch05-signals/steps.md#inherited-dispositions",
         descriptors: ORDINARY,
         applies: cleans_up,
         run: started_in_background,
@@ -87,7 +87,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "SIGKILL ends the program at once, and its scratch file stays",
         cause: "there is no scratch file to see; what SIGKILL leaves behind is for the next \
                 start to find",
-        section: "ch05-signals.md#cleaning-up",
+        section: "ch05-signals/steps.md#cleaning-up",
         descriptors: ORDINARY,
         applies: cleans_up,
         run: killed,
@@ -96,7 +96,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "the table has the notes' signals and their relatives, with the kernel's defaults",
         cause: "the notes err here: SIGINT can be refused, SIGTTIN is for a read and SIGTTOU \
                 for a write, SIGCHLD is ignored",
-        section: "ch05-signals.md#the-signals",
+        section: "ch05-signals/signals.md#the-signals",
         descriptors: ORDINARY,
         applies: explains,
         run: table_is_true,
@@ -104,7 +104,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "the table says which signals dump core, as the kernel does",
         cause: "SIGQUIT is taken for a softer SIGINT; it dumps core besides",
-        section: "ch05-signals.md#the-signals",
+        section: "ch05-signals/signals.md#the-signals",
         descriptors: ORDINARY,
         applies: explains,
         run: cores_are_true,
@@ -112,7 +112,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "each signal that arrives is a line, with its sender where the system tells",
         cause: "a signal of the table is not caught, or its siginfo is not looked at",
-        section: "ch05-signals.md#sender",
+        section: "ch05-signals/signals.md#sender",
         descriptors: ORDINARY,
         applies: explains,
         run: arrivals,
@@ -120,7 +120,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "SIGINT twice in a row or SIGTERM ends the explorer with status 0",
         cause: "the signal has its default action, or one SIGINT is enough, or any two are",
-        section: "ch05-signals.md#the-signals",
+        section: "ch05-signals/signals.md#the-signals",
         descriptors: ORDINARY,
         applies: explains,
         run: explorer_ends,
@@ -129,7 +129,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "the explorer ends when nobody reads its output",
         cause: "a write that nobody reads raises SIGPIPE; blocked, it is told of like any other \
                 signal, and that write raises the next",
-        section: "ch05-signals.md#sigpipe",
+        section: "ch05-signals/sigpipe.md#sigpipe",
         descriptors: ORDINARY,
         applies: explains,
         run: explorer_ends_unheard,
@@ -138,7 +138,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "100 signals to a stopped program arrive at least once, and not 100 times",
         cause: "a signal is lost; that it arrives less often than it was sent is right: one \
                 that is pending already is not queued",
-        section: "ch05-signals.md#coalescing",
+        section: "ch05-signals/signals.md#coalescing",
         descriptors: ORDINARY,
         applies: explains,
         run: coalescing,
@@ -147,7 +147,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "each of 200 signals, sent when the one before it was told, is told",
         cause: "the handler is gone after its first call, or a signal that comes between the \
                 look at a flag and the sleep is missed",
-        section: "ch05-signals.md#waiting",
+        section: "ch05-signals/waiting.md#waiting",
         descriptors: ORDINARY,
         applies: waits,
         run: one_by_one,
@@ -157,7 +157,7 @@ pub(super) const CHECKS: &[Check] = &[
         cause: "the flag is looked at, and then the program sleeps: a signal that came in \
                 between has set the flag, and nobody looks again. Block the signal, and \
                 unblock it in the call that sleeps",
-        section: "ch05-signals.md#the-race",
+        section: "ch05-signals/waiting.md#the-race",
         descriptors: ORDINARY,
         applies: waits,
         run: while_busy,
@@ -165,7 +165,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "10,000 signals as fast as possible are survived, and the last one is told",
         cause: "the handler does what is not async-signal-safe: it prints, allocates, locks",
-        section: "ch05-signals.md#handlers",
+        section: "ch05-signals/handlers.md#handlers",
         descriptors: ORDINARY,
         applies: waits,
         run: storm_is_survived,
@@ -174,7 +174,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a flood of SIGUSR1 loses no SIGTERM, even if nobody reads the output",
         cause: "the number of the signal is a byte in a self-pipe, and that is full: set a \
                 flag for each signal, and let the byte say no more than \"look\"",
-        section: "ch05-signals.md#self-pipe",
+        section: "ch05-signals/self-pipe.md#self-pipe",
         descriptors: ORDINARY,
         applies: |traits| waits(traits) || traits.shutdown == Shutdown::Draining,
         run: flood_loses_no_ending,
@@ -182,7 +182,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "SIGINT and SIGTERM end the waiting with a line and status 0",
         cause: "the signal has its default action, or its turn never comes",
-        section: "ch05-signals.md#waiting",
+        section: "ch05-signals/waiting.md#waiting",
         descriptors: ORDINARY,
         applies: waits,
         run: waiting_ends,

@@ -19,7 +19,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "the first line names the real port",
         cause: "the line is printed before bind, names port 0, or stays in a buffer",
-        section: "ch01-echo.md#bind",
+        section: "ch01-echo/seven-steps.md#bind",
         descriptors: ORDINARY,
         applies: Traits::is_server,
         run: first_line,
@@ -27,7 +27,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "--help explains the address",
         cause: "the command line is not described",
-        section: "ch01-echo.md#the-command-line",
+        section: "ch01-echo/seven-steps.md#the-command-line",
         descriptors: ORDINARY,
         applies: Traits::takes_address,
         run: help,
@@ -35,7 +35,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "an unknown flag is refused by its name",
         cause: "arguments that are not understood are ignored",
-        section: "ch01-echo.md#the-command-line",
+        section: "ch01-echo/seven-steps.md#the-command-line",
         descriptors: ORDINARY,
         applies: Traits::takes_address,
         run: unknown_flag,
@@ -44,7 +44,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a malformed address is refused with a reason",
         cause: "a port is turned into a number without looking: text becomes 0, which \
                 picks any port, and 70000 becomes 4464",
-        section: "ch01-echo.md#the-command-line",
+        section: "ch01-echo/seven-steps.md#the-command-line",
         descriptors: ORDINARY,
         applies: Traits::takes_address,
         run: malformed_address,
@@ -52,7 +52,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a taken port is refused with a reason",
         cause: "the result of bind is used before it is looked at",
-        section: "ch01-echo.md#bind",
+        section: "ch01-echo/seven-steps.md#bind",
         descriptors: ORDINARY,
         applies: Traits::is_server,
         run: taken_port,
@@ -60,7 +60,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a privileged port without permission is refused with a reason",
         cause: "the error of bind is not reported with its address and reason",
-        section: "ch01-echo.md#bind",
+        section: "ch01-echo/seven-steps.md#bind",
         descriptors: ORDINARY,
         applies: Traits::is_server,
         run: privileged_port,
@@ -68,7 +68,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a restart on the same port works at once",
         cause: "SO_REUSEADDR is not set, and connections of the last run are in TIME_WAIT",
-        section: "ch01-echo.md#time-wait",
+        section: "ch01-echo/endings.md#time-wait",
         descriptors: ORDINARY,
         applies: Traits::is_tcp_server,
         run: restart,
@@ -76,7 +76,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "the server outlives the reader of its output",
         cause: "a line for a terminal that is gone fails with EPIPE, and that ends the server",
-        section: "ch05-signals.md#sigpipe",
+        section: "ch05-signals/sigpipe.md#sigpipe",
         descriptors: ORDINARY,
         applies: Traits::is_server,
         run: output_closed,

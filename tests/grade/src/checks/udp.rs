@@ -17,7 +17,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "datagrams of 1 to 8,192 bytes come back to their sender",
         cause: "a buffer is smaller than the datagram, and the kernel drops what does not fit; \
                 or the server receives and never answers",
-        section: "ch01-echo.md#udp",
+        section: "ch01-echo/udp.md#udp",
         descriptors: ORDINARY,
         applies: is_udp,
         run: |case| {
@@ -31,7 +31,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a datagram of 65,507 bytes comes back",
         cause: "a buffer is smaller than the largest datagram, and the kernel drops what does \
                 not fit",
-        section: "ch01-echo.md#udp-truncation",
+        section: "ch01-echo/udp.md#udp-truncation",
         descriptors: ORDINARY,
         applies: is_udp,
         run: |case| come_back(case, &[pattern(0, LARGEST)]),
@@ -39,7 +39,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a datagram \"0\" is data",
         cause: "a string that counts as false is taken for no datagram",
-        section: "ch01-echo.md#udp",
+        section: "ch01-echo/udp.md#udp",
         descriptors: ORDINARY,
         applies: is_udp,
         run: |case| come_back(case, &[b"0", b"0\n", b"00", b"0"]),
@@ -47,7 +47,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "every byte value comes back in a datagram",
         cause: "bytes pass through a text type, or a NUL or newline is special",
-        section: "ch01-echo.md#bytes-not-messages",
+        section: "ch01-echo/bytes.md#bytes-not-messages",
         descriptors: ORDINARY,
         applies: is_udp,
         run: every_byte_value,
@@ -55,7 +55,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "an empty datagram is answered by an empty one and ends nothing",
         cause: "a datagram of 0 bytes is taken for the end of a stream, which UDP has not",
-        section: "ch01-echo.md#udp-empty",
+        section: "ch01-echo/udp.md#udp-empty",
         descriptors: ORDINARY,
         applies: is_udp,
         run: |case| come_back(case, &[b"before", b"", b"after", b"", b""]),
@@ -63,7 +63,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "two datagrams get two answers",
         cause: "datagrams are joined or split, as if they were a stream",
-        section: "ch01-echo.md#udp",
+        section: "ch01-echo/udp.md#udp",
         descriptors: ORDINARY,
         applies: is_udp,
         run: boundaries,
@@ -71,7 +71,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "ten senders each get their own datagrams",
         cause: "answers go to the first sender, or to the last one, whoever asked",
-        section: "ch01-echo.md#udp",
+        section: "ch01-echo/udp.md#udp",
         descriptors: ORDINARY,
         applies: is_udp,
         run: ten_senders,
@@ -80,7 +80,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a sender that is gone disturbs nobody",
         cause: "the system's word that an answer found nobody (ICMP) ends the server, as an \
                 error of the next call",
-        section: "ch01-echo.md#udp-errors",
+        section: "ch01-echo/udp.md#udp-errors",
         descriptors: ORDINARY,
         applies: is_udp,
         run: senders_gone,
@@ -88,7 +88,7 @@ pub(super) const CHECKS: &[Check] = &[
     Check {
         name: "a datagram that cannot be answered disturbs nobody",
         cause: "the error of sendto ends the server: a sender may write port 0 as its own",
-        section: "ch01-echo.md#udp-errors",
+        section: "ch01-echo/udp.md#udp-errors",
         descriptors: ORDINARY,
         applies: is_udp,
         run: port_zero,
@@ -97,7 +97,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "a datagram forged in the server's own name starts no loop",
         cause: "the server answers itself, for ever: it does not compare the sender with its \
                 own address",
-        section: "ch01-echo.md#udp-spoofing",
+        section: "ch01-echo/udp.md#udp-spoofing",
         descriptors: ORDINARY,
         applies: is_udp,
         run: forged,
@@ -106,7 +106,7 @@ pub(super) const CHECKS: &[Check] = &[
         name: "no datagram is answered by more bytes than it had",
         cause: "an answer is longer than its question, or there are two: sent to a forged \
                 sender, that is an attack, and the server multiplies it",
-        section: "ch01-echo.md#udp-spoofing",
+        section: "ch01-echo/udp.md#udp-spoofing",
         descriptors: ORDINARY,
         applies: is_udp,
         run: no_amplification,
