@@ -17,10 +17,9 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 #[cfg(unix)]
-use nix::sys::{
-    select::{FD_SETSIZE, FdSet, select},
-    time::TimeVal,
-};
+use nix::sys::select::{FD_SETSIZE, FdSet, select};
+#[cfg(unix)]
+use nix::sys::time::TimeVal;
 use socket2::SockRef;
 
 // ANCHOR: buffers
@@ -80,9 +79,7 @@ fn main() -> anyhow::Result<()> {
 
         if newcomers || full {
             let accepted = accept_all(&listener, &mut clients);
-            if let Err(error) = &accepted
-                && !full
-            {
+            if let (Err(error), false) = (&accepted, full) {
                 let _ = writeln!(io::stderr(), "cannot accept for now: {error}");
             }
             full = accepted.is_err();
@@ -131,7 +128,7 @@ fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<A
 /// Empties the kernel's queue of newcomers. An error says that no more can be had for now.
 #[cfg(unix)]
 fn accept_all(listener: &TcpListener, clients: &mut Vec<Client>) -> io::Result<()> {
-    loop {
+    for taken in 0.. {
         match listener.accept() {
             Ok((stream, peer)) if stream.as_raw_fd() >= LIMIT => {
                 let _ = writeln!(io::stderr(), "Client {peer} refused: select is full");
@@ -148,12 +145,15 @@ fn accept_all(listener: &TcpListener, clients: &mut Vec<Client>) -> io::Result<(
                 });
             }
             Err(error) => match error.kind() {
-                ErrorKind::WouldBlock => return Ok(()),
+                ErrorKind::WouldBlock => break,
                 ErrorKind::ConnectionAborted => {} // this client has left the queue again
-                _ => return Err(error),            // no descriptor or no memory is left
+                // Linux takes the descriptor before it looks into the queue: perhaps nobody waits.
+                _ if taken > 0 => break,
+                _ => return Err(error), // mostly: no descriptor or no memory is left
             },
         }
     }
+    Ok(()) // who is left is reported again
 }
 // ANCHOR_END: accept
 
@@ -177,7 +177,7 @@ impl Client {
     /// Does what the socket is ready for. False when this client needs us no more.
     fn serve(&mut self, ready: Option<(bool, bool)>, buffer: &mut [u8]) -> bool {
         let done = match ready {
-            Some((true, _)) => self.receive(buffer),
+            Some((true, _)) if !self.ended => self.receive(buffer),
             Some((_, true)) => self.send(),
             _ => Ok(()),
         };

@@ -71,7 +71,7 @@ fn accept_all(
     listener: &TcpListener,
     welcome: &mut impl FnMut(&mut Reactor, TcpStream, SocketAddr) -> io::Result<()>,
 ) -> io::Result<()> {
-    for _ in 0..BATCH {
+    for taken in 0..BATCH {
         match listener.accept() {
             Ok((stream, peer)) => {
                 stream.set_nonblocking(true)?; // Linux does not inherit it from the listener
@@ -84,6 +84,8 @@ fn accept_all(
                 | ErrorKind::NetworkDown
                 | ErrorKind::NetworkUnreachable
                 | ErrorKind::HostUnreachable => {}
+                // Linux takes the descriptor before it looks into the queue: perhaps nobody waits.
+                _ if taken > 0 => break,
                 _ => return Err(error), // no descriptor or no memory is left, or we may not accept
             },
         }

@@ -64,6 +64,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
             "10,000 clients at once are served",
         ],
     },
+    Mutant {
+        name: "reads-the-end-again", of: "echo-poll",
+        mistake: "reads, again and again, from a client that has half-closed and left",
+        edits: &[("Some((true, _)) if !self.ended => self.receive(buffer),", "Some((true, _)) => self.receive(buffer),")],
+        fails: &["a client that half-closes and leaves with bytes pending is let go"],
+    },
     // UDP.
     Mutant {
         name: "udp-cuts", of: "echo-udp",

@@ -365,6 +365,7 @@ pub const SPECIMENS: &[Specimen] = &[
         "a privileged port without permission is refused with a reason",
     ]),
     specimen("ch02-select", "busy-polling", "B7", SELECT, &[
+        "a client that half-closes and leaves with bytes pending is let go",
         "out of descriptors, the server neither spins nor dies, and recovers",
         "with no client the server sleeps",
         "with ten silent clients the server sleeps",
@@ -388,6 +389,7 @@ pub const SPECIMENS: &[Specimen] = &[
         "past descriptor 1023 newcomers are closed, and all others served",
     ]),
     specimen("ch02-select", "keeps-buffers", "B12", POLL, &[
+        "a client that half-closes and leaves with bytes pending is let go",
         "a reset in the middle of a reply disturbs nobody",
         "a disconnect with data pending disturbs nobody",
         "memory does not grow with clients that left",
@@ -403,6 +405,7 @@ pub const SPECIMENS: &[Specimen] = &[
         "out of descriptors, the server neither spins nor dies, and recovers",
     ]),
     specimen("ch03-reactor", "stale-event", "B10", REACTOR, &[
+        "a client that half-closes and leaves with bytes pending is let go",
         "a reset in the middle of a reply disturbs nobody",
         "a disconnect with data pending disturbs nobody",
         "descriptors return when clients leave",
@@ -410,6 +413,7 @@ pub const SPECIMENS: &[Specimen] = &[
         "the next client gets only its own bytes",
     ]),
     specimen("ch03-reactor", "listener-ends", "B13", Traits { clients: Clients::Many(100), ..REACTOR }, &[
+        "a client that half-closes and leaves with bytes pending is let go",
         "the server outlives the reader of its output",
         "20 clients are served one after another",
         "a half-close after 64 KiB is answered in full, then the end",
@@ -441,6 +445,7 @@ pub const SPECIMENS: &[Specimen] = &[
     ]),
     // Every check that waits for the end of the last client's stream.
     specimen("ch04-fork", "parent-keeps-socket", "B4", PER_CLIENT, &[
+        "a client that half-closes and leaves with bytes pending is let go",
         "the server outlives the reader of its output",
         "20 clients are served one after another",
         "a half-close after 64 KiB is answered in full, then the end",

@@ -70,9 +70,7 @@ fn main() -> anyhow::Result<()> {
 
         if newcomers || full {
             let accepted = accept_all(&listener, &mut clients);
-            if let Err(error) = &accepted
-                && !full
-            {
+            if let (Err(error), false) = (&accepted, full) {
                 let _ = writeln!(io::stderr(), "cannot accept for now: {error}");
             }
             full = accepted.is_err();
@@ -113,12 +111,13 @@ fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<A
     let second = PollTimeout::from(1000u16); // after that, a full server asks for newcomers again
     poll(&mut list, if full { second } else { PollTimeout::NONE })?;
 
-    // A reset comes as POLLERR and POLLHUP, asked for or not: the next read or write names it.
+    // Trouble is reported whether it was asked for or not. The next read names it; after the
+    // end has been read, only a write does.
     let trouble = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
     let mut ready = list.iter().map(|entry| {
         let flags = entry.revents().unwrap_or(trouble);
         let readable = flags.intersects(trouble | PollFlags::POLLIN);
-        (readable, flags.contains(PollFlags::POLLOUT))
+        (readable, flags.intersects(trouble | PollFlags::POLLOUT))
     });
     let newcomers = ready.next().is_some_and(|(readable, _)| readable);
     Ok((newcomers, ready.collect()))
@@ -129,7 +128,7 @@ fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<A
 /// Empties the kernel's queue of newcomers. An error says that no more can be had for now.
 #[cfg(unix)]
 fn accept_all(listener: &TcpListener, clients: &mut Vec<Client>) -> io::Result<()> {
-    loop {
+    for taken in 0.. {
         match listener.accept() {
             Ok((stream, peer)) => {
                 stream.set_nonblocking(true)?; // Linux does not inherit it from the listener
@@ -143,12 +142,15 @@ fn accept_all(listener: &TcpListener, clients: &mut Vec<Client>) -> io::Result<(
                 });
             }
             Err(error) => match error.kind() {
-                ErrorKind::WouldBlock => return Ok(()),
+                ErrorKind::WouldBlock => break,
                 ErrorKind::ConnectionAborted => {} // this client has left the queue again
-                _ => return Err(error),            // no descriptor or no memory is left
+                // Linux takes the descriptor before it looks into the queue: perhaps nobody waits.
+                _ if taken > 0 => break,
+                _ => return Err(error), // mostly: no descriptor or no memory is left
             },
         }
     }
+    Ok(()) // who is left is reported again
 }
 // ANCHOR_END: accept
 
@@ -172,7 +174,7 @@ impl Client {
     /// Does what the socket is ready for. False when this client needs us no more.
     fn serve(&mut self, ready: Option<(bool, bool)>, buffer: &mut [u8]) -> bool {
         let done = match ready {
-            Some((true, _)) => self.receive(buffer),
+            Some((true, _)) if !self.ended => self.receive(buffer),
             Some((_, true)) => self.send(),
             _ => Ok(()),
         };

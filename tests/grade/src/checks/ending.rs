@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use crate::catalog::Traits;
 use crate::check::{Case, Check, ORDINARY, Result};
+use crate::checks::idle::rests;
 use crate::client::{Client, Transfer};
+use crate::proc;
 use crate::server::Server;
 
 pub(super) const CHECKS: &[Check] = &[
@@ -90,6 +92,15 @@ pub(super) const CHECKS: &[Check] = &[
         },
     },
     Check {
+        name: "a client that half-closes and leaves with bytes pending is let go",
+        cause: "after the end of the stream a read only says \"the end\" again; it is a write \
+                that tells that the client has gone, and the server never tries one",
+        section: "ch02-select/back-pressure.md#half-close",
+        descriptors: ORDINARY,
+        applies: Traits::is_echo,
+        run: leaves_with_bytes_pending,
+    },
+    Check {
         name: "a disconnect right after sending disturbs nobody",
         cause: "the answer finds no one (EPIPE, SIGPIPE), and that ends the server",
         section: "ch01-echo/endings.md#reset",
@@ -126,20 +137,42 @@ pub(super) const PENDING: u64 = 8 << 20;
 /// The server reads the end of the stream while it still has bytes to write,
 /// because the client has not read any yet. How many bytes that takes depends
 /// on the buffers of the kernel and on the server's own, so all sizes are tried.
-fn half_close_while_bytes_wait(case: &Case) -> Result {
+fn half_closed_with_bytes_waiting(
+    case: &Case,
+    server: &Server,
+    then: impl Fn(Client, u64) -> Result,
+) -> Result {
     /// Less than the smallest sensible limit of a server's own buffer.
     const STEP: u64 = 48 << 10;
+    for bytes in (4..=15).map(|steps| steps * STEP) {
+        let mut client = case.narrow_client(server)?;
+        client.send_pattern(bytes)?;
+        client.finish_sending()?;
+        // Nothing tells a client when the server has read so far.
+        std::thread::sleep(Duration::from_millis(100));
+        then(client, bytes)?;
+    }
+    Ok(())
+}
+
+fn half_close_while_bytes_wait(case: &Case) -> Result {
     case.serve(|server| {
-        for bytes in (4..=15).map(|steps| steps * STEP) {
-            let mut client = case.narrow_client(server)?;
-            client.send_pattern(bytes)?;
-            client.finish_sending()?;
-            // Nothing tells a client when the server has read so far.
-            std::thread::sleep(Duration::from_millis(100));
+        half_closed_with_bytes_waiting(case, server, |mut client, bytes| {
             client.expect_pattern(bytes)?;
-            client.expect_end()?;
-        }
-        Ok(())
+            client.expect_end()
+        })
+    })
+}
+
+fn leaves_with_bytes_pending(case: &Case) -> Result {
+    proc::available()?;
+    case.serve(|server| {
+        half_closed_with_bytes_waiting(case, server, |client, _| {
+            drop(client);
+            Ok(())
+        })?;
+        rests(server, "watching a server whose clients have left".into())?;
+        case.visit(server)
     })
 }
 
