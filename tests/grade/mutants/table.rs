@@ -70,6 +70,12 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         edits: &[("Some((true, _)) if !self.ended => self.receive(buffer),", "Some((true, _)) => self.receive(buffer),")],
         fails: &["a client that half-closes and leaves with bytes pending is let go"],
     },
+    Mutant {
+        name: "full-too-early", of: "ch02-select",
+        mistake: "takes the error of accept for a client who waits",
+        edits: &[("                _ if taken > 0 => break,\n", "                _ if taken > 1_000_000 => break,\n")],
+        fails: &["a server that is exactly full sleeps"],
+    },
     // UDP.
     Mutant {
         name: "udp-cuts", of: "echo-udp",

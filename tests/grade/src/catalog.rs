@@ -365,6 +365,7 @@ pub const SPECIMENS: &[Specimen] = &[
         "a privileged port without permission is refused with a reason",
     ]),
     specimen("ch02-select", "busy-polling", "B7", SELECT, &[
+        "a server that is exactly full sleeps",
         "a client that half-closes and leaves with bytes pending is let go",
         "out of descriptors, the server neither spins nor dies, and recovers",
         "with no client the server sleeps",

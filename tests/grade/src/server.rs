@@ -395,6 +395,14 @@ impl Server {
         proc::descriptors(&self.processes())
     }
 
+    /// Whether the descriptor `number` of its first process is open. Linux only.
+    #[must_use]
+    pub fn has_open(&self, number: u64) -> bool {
+        // A link to what need not be a file.
+        let link = format!("/proc/{}/fd/{number}", self.pid());
+        std::fs::symlink_metadata(link).is_ok()
+    }
+
     /// What all its threads have done so far. Linux only.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {

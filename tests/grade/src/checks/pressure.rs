@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use crate::bytes::{count, size};
-use crate::catalog::Traits;
+use crate::catalog::{Model, Traits};
 use crate::check::{Case, Check, Failure, ORDINARY, Result};
+use crate::checks::crowd::gather;
+use crate::checks::idle::rests;
 use crate::client::{Client, STALL};
 use crate::proc;
 use crate::server::Server;
@@ -28,6 +30,18 @@ pub(super) const CHECKS: &[Check] = &[
         descriptors: ORDINARY + 64,
         applies: Traits::is_tcp_server,
         run: out_of_descriptors,
+    },
+    Check {
+        name: "a server that is exactly full sleeps",
+        cause: "accept fails with EMFILE though nobody waits: Linux takes the descriptor before \
+                it looks into the queue, and the server tries again and again",
+        section: "ch02-select/limits.md#emfile",
+        descriptors: ORDINARY + 64,
+        applies: |traits| {
+            let one_process = matches!(traits.model, Model::Select | Model::Poll | Model::Reactor);
+            traits.is_tcp_server() && one_process
+        },
+        run: exactly_full,
     },
 ];
 
@@ -91,6 +105,21 @@ const CPU: Duration = Duration::from_millis(600);
 
 /// One message, and perhaps one that the trouble is over.
 const COMPLAINTS: u64 = 3;
+
+fn exactly_full(case: &Case) -> Result {
+    proc::available()?;
+    let launch = case.launch().descriptors(DESCRIPTORS);
+    case.serve_with(launch, |server| {
+        let room = (0..DESCRIPTORS)
+            .filter(|number| !server.has_open(*number))
+            .count();
+        let _clients = gather(case, server, room)?;
+        rests(
+            server,
+            format!("watching a server that has room for {room} clients, and has them"),
+        )
+    })
+}
 
 fn out_of_descriptors(case: &Case) -> Result {
     proc::available()?;
