@@ -2,9 +2,9 @@
 // ANCHOR: intro
 //! Chapter 2: many clients in one process, with select(2).
 //!
-//! One question covers all sockets, and nothing else may block: what a client does not take
-//! yet waits in a queue of its own.
+//! One call sleeps for all sockets. No other blocks: unsent bytes wait in a queue.
 // ANCHOR_END: intro
+// ANCHOR: uses
 #![cfg_attr(not(unix), allow(unused))]
 
 #[cfg(unix)]
@@ -21,12 +21,13 @@ use nix::sys::select::{FD_SETSIZE, FdSet, select};
 #[cfg(unix)]
 use nix::sys::time::TimeVal;
 use socket2::SockRef;
+// ANCHOR_END: uses
 
 // ANCHOR: buffers
-/// The most that one read takes. One buffer serves all clients: what it holds goes on at once.
+/// The most that one read takes. One buffer serves all clients, one after the other.
 const BUFFER_SIZE: usize = 64 * 1024;
 
-/// With so much waiting for a client we read no more from it, and TCP holds the sender back.
+/// With so much waiting for a client, we read no more from it: TCP holds it back.
 const HIGH_WATER: usize = 64 * 1024;
 // ANCHOR_END: buffers
 
@@ -70,7 +71,7 @@ fn main() -> anyhow::Result<()> {
     let mut full = false;
     loop {
         let (newcomers, ready) = match wait(&listener, full, &clients) {
-            Err(nix::Error::EINTR) => continue, // a signal came first: the sets say nothing
+            Err(nix::Error::EINTR) => continue, // a signal handler ran: ask again
             answer => answer.context("select failed")?,
         };
 
@@ -92,7 +93,7 @@ fn main() -> anyhow::Result<()> {
 /// Is somebody at the listener, and can each client be read, be written?
 type Answer = (bool, Vec<(bool, bool)>);
 
-/// Sleeps until something can be done. A full server leaves newcomers in the kernel's queue.
+/// Sleeps until something can be done. A full server does not ask for newcomers.
 #[cfg(unix)]
 fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<Answer> {
     // select overwrites its sets with the answer, so each turn fills them anew.
@@ -106,14 +107,14 @@ fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<A
         if !client.ended && client.waiting() < HIGH_WATER {
             readable.insert(client.stream.as_fd());
         }
-        // An idle socket is always writable: ask only while bytes wait, or select never sleeps.
+        // An idle socket is always writable: asked for, it would end every sleep.
         if client.waiting() > 0 {
             writable.insert(client.stream.as_fd());
         }
     }
     // ANCHOR_END: interest
     // ANCHOR: select
-    let mut second = TimeVal::new(1, 0); // after that, a full server asks for newcomers again
+    let mut second = TimeVal::new(1, 0); // then a full server tries accept again
     let timeout = full.then_some(&mut second);
     // The first argument is a bound: the kernel looks at the descriptors below it.
     select(highest + 1, &mut readable, &mut writable, None, timeout)?;
@@ -125,16 +126,16 @@ fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<A
 // ANCHOR_END: select
 
 // ANCHOR: accept
-/// Empties the kernel's queue of newcomers. An error says that no more can be had for now.
+/// Empties the kernel's queue of newcomers. An error: nobody can be taken for now.
 #[cfg(unix)]
 fn accept_all(listener: &TcpListener, clients: &mut Vec<Client>) -> io::Result<()> {
-    for taken in 0.. {
+    for tried in 0.. {
         match listener.accept() {
             Ok((stream, peer)) if stream.as_raw_fd() >= LIMIT => {
                 let _ = writeln!(io::stderr(), "Client {peer} refused: select is full");
             }
             Ok((stream, peer)) => {
-                stream.set_nonblocking(true)?; // Linux does not inherit it from the listener
+                stream.set_nonblocking(true)?; // on Linux it is not inherited
                 let _ = writeln!(io::stdout(), "Client {peer} connected");
                 clients.push(Client {
                     stream,
@@ -146,10 +147,10 @@ fn accept_all(listener: &TcpListener, clients: &mut Vec<Client>) -> io::Result<(
             }
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => break,
-                ErrorKind::ConnectionAborted => {} // this client has left the queue again
-                // Linux takes the descriptor before it looks into the queue: perhaps nobody waits.
-                _ if taken > 0 => break,
-                _ => return Err(error), // mostly: no descriptor or no memory is left
+                ErrorKind::ConnectionAborted => {} // some systems: it has left again
+                // Linux takes the descriptor first, so perhaps nobody waits.
+                _ if tried > 0 => break,
+                _ => return Err(error), // mostly: no descriptor, no memory
             },
         }
     }
@@ -158,7 +159,7 @@ fn accept_all(listener: &TcpListener, clients: &mut Vec<Client>) -> io::Result<(
 // ANCHOR_END: accept
 
 // ANCHOR: client
-/// A client, and what it has not taken yet.
+/// A client, and what is still to be sent to it.
 struct Client {
     stream: TcpStream,
     peer: SocketAddr,
@@ -193,7 +194,8 @@ impl Client {
     // ANCHOR: receive
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         let count = match self.stream.read(buffer) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()), // a hint only
+            // Readiness was only a hint.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             result => result?,
         };
         if count == 0 {

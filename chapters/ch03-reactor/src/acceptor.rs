@@ -71,7 +71,7 @@ fn accept_all(
     listener: &TcpListener,
     welcome: &mut impl FnMut(&mut Reactor, TcpStream, SocketAddr) -> io::Result<()>,
 ) -> io::Result<()> {
-    for taken in 0..BATCH {
+    for tried in 0..BATCH {
         match listener.accept() {
             Ok((stream, peer)) => {
                 stream.set_nonblocking(true)?; // Linux does not inherit it from the listener
@@ -85,7 +85,7 @@ fn accept_all(
                 | ErrorKind::NetworkUnreachable
                 | ErrorKind::HostUnreachable => {}
                 // Linux takes the descriptor before it looks into the queue: perhaps nobody waits.
-                _ if taken > 0 => break,
+                _ if tried > 0 => break,
                 _ => return Err(error), // no descriptor or no memory is left, or we may not accept
             },
         }

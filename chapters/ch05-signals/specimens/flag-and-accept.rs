@@ -1,4 +1,4 @@
-//! Wrong on purpose (errata 13): a flag that nobody looks at until the next client comes.
+//! Wrong on purpose: a flag that nobody looks at until the next client comes.
 //!
 //! A handler sets a flag, and the loop looks at it before each accept: that seems to do
 //! without the listing's polling. The handler does interrupt accept(2), which fails with
@@ -21,7 +21,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 
 const BUFFER_SIZE: usize = 64 * 1024;
 
-/// Echo, and end on SIGTERM, but not before the next client (wrong on purpose: errata 13)
+/// Echo, and end on SIGTERM, but not before the next client (wrong on purpose)
 #[derive(Parser)]
 struct Args {
     /// Where to listen; port 0 picks a free one

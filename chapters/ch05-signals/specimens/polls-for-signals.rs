@@ -1,8 +1,8 @@
 //! Wrong on purpose (B7, errata 13): a program that asks again and again whether a signal came.
 //!
-//! The listing's handler only sets a flag, which `pcntl_signal_dispatch` looks at in a loop
-//! with `usleep(100)`. All goes well, and a program that waits for nothing wakes thousands of
-//! times a second: see `top`, or `strace -c -p PID`. Look at `wait`.
+//! PHP's own handler only notes the signal, and the listing asks `pcntl_signal_dispatch` for
+//! it in a loop with `usleep(100)`. All goes well, and a program that waits for nothing wakes
+//! thousands of times a second: see `top`, or `strace -c -p PID`. Look at `wait`.
 #![cfg_attr(not(unix), allow(unused))]
 
 use std::{

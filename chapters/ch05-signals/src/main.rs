@@ -3,7 +3,7 @@
 //! Chapter 5: a program that waits for signals without polling, and cleans up when asked to end.
 //!
 //! The signals are blocked, so they interrupt nothing: they stay pending until sigwait(3)
-//! takes them. What PHP does with a handler, a flag and `pcntl_signal_dispatch` in a loop
+//! takes them. What PHP does with a handler, a list and `pcntl_signal_dispatch` in a loop
 //! is then a function call that sleeps until there is something to dispatch.
 #![cfg_attr(not(unix), allow(unused))]
 // ANCHOR_END: about
@@ -99,7 +99,8 @@ fn end_by(caught: Signal) -> anyhow::Result<()> {
     // jobs with SIGINT ignored, and that is inherited: it may not be the default yet.)
     unsafe { signal(caught, SigHandler::SigDfl) }?;
     raise(caught)?; // still blocked, so it is pending
-    SigSet::from(caught).thread_unblock()?; // now it is delivered, and this is the end
+    SigSet::from(caught).thread_unblock()?; // now it is delivered: the end
+    // Only process 1, as in a container, comes here: no default action ends it (kill(2)).
     // SAFETY: _exit(2) may be called at any time.
     unsafe { libc::_exit(128 + caught as i32) }
 }

@@ -73,7 +73,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
     Mutant {
         name: "full-too-early", of: "ch02-select",
         mistake: "takes the error of accept for a client who waits",
-        edits: &[("                _ if taken > 0 => break,\n", "                _ if taken > 1_000_000 => break,\n")],
+        edits: &[("                _ if tried > 0 => break,\n", "                _ if tried > 1_000_000 => break,\n")],
         fails: &["a server that is exactly full sleeps"],
     },
     // UDP.
@@ -283,8 +283,7 @@ pub(crate) const MUTANTS: &[Mutant] = &[
         name: "pool-reaps-when-full", of: "worker-pool",
         mistake: "looks for dead workers only when all of them were started",
         edits: &[
-            ("        workers.retain(", "        let full = workers.len() == max_procs as usize;\n        workers.retain("),
-            ("let alive = is_alive(*worker);", "let alive = !full || is_alive(*worker);"),
+            ("if let Some((child, fate)) = reap(", "if full && let Some((child, fate)) = reap("),
         ],
         fails: &["a dead worker is replaced although another cannot be forked"],
     },

@@ -2,8 +2,8 @@
 // ANCHOR: intro
 //! The server of this chapter with poll(2) in place of select(2).
 //!
-//! A list of descriptors takes the place of the two sets, so any number of any value will do.
-//! What stays: the list is handed over, and looked through, on every turn.
+//! A list takes the place of the two sets, so a descriptor's value does not matter. What
+//! stays: the list is handed over, and looked through, on every turn.
 // ANCHOR_END: intro
 #![cfg_attr(not(unix), allow(unused))]
 
@@ -21,10 +21,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::SockRef;
 
 // ANCHOR: buffers
-/// The most that one read takes. One buffer serves all clients: what it holds goes on at once.
+/// The most that one read takes. One buffer serves all clients, one after the other.
 const BUFFER_SIZE: usize = 64 * 1024;
 
-/// With so much waiting for a client we read no more from it, and TCP holds the sender back.
+/// With so much waiting for a client, we read no more from it: TCP holds it back.
 const HIGH_WATER: usize = 64 * 1024;
 // ANCHOR_END: buffers
 
@@ -61,7 +61,7 @@ fn main() -> anyhow::Result<()> {
     let mut full = false;
     loop {
         let (newcomers, ready) = match wait(&listener, full, &clients) {
-            Err(nix::Error::EINTR) => continue, // a signal came first
+            Err(nix::Error::EINTR) => continue, // a signal handler ran: ask again
             answer => answer.context("poll failed")?,
         };
 
@@ -83,11 +83,11 @@ fn main() -> anyhow::Result<()> {
 /// Is somebody at the listener, and can each client be read, be written?
 type Answer = (bool, Vec<(bool, bool)>);
 
-/// Sleeps until something can be done. A full server leaves newcomers in the kernel's queue.
+/// Sleeps until something can be done. A full server does not ask for newcomers.
 #[cfg(unix)]
 fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<Answer> {
-    // Unlike select, poll answers in a field of its own; but the list borrows the descriptors,
-    // and those change on every turn.
+    // Unlike select, poll answers in a field of its own; but the list borrows the
+    // descriptors, and those change on every turn.
     let mut list = Vec::with_capacity(1 + clients.len());
     let newcomers = if full {
         PollFlags::empty()
@@ -100,7 +100,7 @@ fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<A
         if !client.ended && client.waiting() < HIGH_WATER {
             interest |= PollFlags::POLLIN;
         }
-        // An idle socket is always writable: ask only while bytes wait, or poll never sleeps.
+        // An idle socket is always writable: asked for, it would end every sleep.
         if client.waiting() > 0 {
             interest |= PollFlags::POLLOUT;
         }
@@ -108,11 +108,11 @@ fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<A
     }
     // ANCHOR_END: interest
     // ANCHOR: poll
-    let second = PollTimeout::from(1000u16); // after that, a full server asks for newcomers again
+    let second = PollTimeout::from(1000u16); // then a full server tries accept again
     poll(&mut list, if full { second } else { PollTimeout::NONE })?;
 
-    // Trouble is reported whether it was asked for or not. The next read names it; after the
-    // end has been read, only a write does.
+    // Trouble is reported whether it was asked for or not. The next read names it;
+    // after the end has been read, only a write does.
     let trouble = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
     let mut ready = list.iter().map(|entry| {
         let flags = entry.revents().unwrap_or(trouble);
@@ -125,13 +125,13 @@ fn wait(listener: &TcpListener, full: bool, clients: &[Client]) -> nix::Result<A
 // ANCHOR_END: poll
 
 // ANCHOR: accept
-/// Empties the kernel's queue of newcomers. An error says that no more can be had for now.
+/// Empties the kernel's queue of newcomers. An error: nobody can be taken for now.
 #[cfg(unix)]
 fn accept_all(listener: &TcpListener, clients: &mut Vec<Client>) -> io::Result<()> {
-    for taken in 0.. {
+    for tried in 0.. {
         match listener.accept() {
             Ok((stream, peer)) => {
-                stream.set_nonblocking(true)?; // Linux does not inherit it from the listener
+                stream.set_nonblocking(true)?; // on Linux it is not inherited
                 let _ = writeln!(io::stdout(), "Client {peer} connected");
                 clients.push(Client {
                     stream,
@@ -143,10 +143,10 @@ fn accept_all(listener: &TcpListener, clients: &mut Vec<Client>) -> io::Result<(
             }
             Err(error) => match error.kind() {
                 ErrorKind::WouldBlock => break,
-                ErrorKind::ConnectionAborted => {} // this client has left the queue again
-                // Linux takes the descriptor before it looks into the queue: perhaps nobody waits.
-                _ if taken > 0 => break,
-                _ => return Err(error), // mostly: no descriptor or no memory is left
+                ErrorKind::ConnectionAborted => {} // some systems: it has left again
+                // Linux takes the descriptor first, so perhaps nobody waits.
+                _ if tried > 0 => break,
+                _ => return Err(error), // mostly: no descriptor, no memory
             },
         }
     }
@@ -155,7 +155,7 @@ fn accept_all(listener: &TcpListener, clients: &mut Vec<Client>) -> io::Result<(
 // ANCHOR_END: accept
 
 // ANCHOR: client
-/// A client, and what it has not taken yet.
+/// A client, and what is still to be sent to it.
 struct Client {
     stream: TcpStream,
     peer: SocketAddr,
@@ -190,7 +190,8 @@ impl Client {
     // ANCHOR: receive
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<()> {
         let count = match self.stream.read(buffer) {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()), // a hint only
+            // Readiness was only a hint.
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
             result => result?,
         };
         if count == 0 {

@@ -1,10 +1,10 @@
 // ANCHOR: all
 // ANCHOR: intro
-//! The third answer: a thread for each client, and every call may block.
+//! The second answer: a thread for each client, and every call may block.
 //!
-//! The code is that of chapter 1 again, as each thread has one client only. The price is a
-//! stack for each of them, and the kernel's work to switch between them. There is no limit
-//! here: when memory runs out, Rust ends the process.
+//! The code is that of chapter 1 again, as each thread has one client only. The price
+//! is a stack for each of them, and the kernel's work to switch between them. There is
+//! no limit here: when memory runs out, the process ends, and all its clients with it.
 // ANCHOR_END: intro
 
 use std::{
@@ -22,8 +22,8 @@ use socket2::SockRef;
 /// A thread's share of memory for reading; small, since every client has one.
 const BUFFER_SIZE: usize = 16 * 1024;
 
-/// Rust gives a thread 2 MiB of stack. Only pages that were touched cost memory, but every
-/// reservation counts against the process's limits; this loop needs little.
+/// Rust gives a thread 2 MiB of stack. Only pages that were touched cost memory, but
+/// every reservation counts against the process's limits; this loop needs little.
 const STACK_SIZE: usize = 128 * 1024;
 // ANCHOR_END: sizes
 
@@ -64,15 +64,15 @@ fn main() -> anyhow::Result<()> {
                     serve(connection, peer);
                     main_thread.unpark(); // there may be room for a newcomer now
                 };
-                // Not thread::spawn: that panics when the system has no thread left. The
-                // error drops the closure, and with it the connection.
+                // Not thread::spawn: that panics when the system has no thread left.
+                // The error drops the closure, and with it the connection.
                 if let Err(error) = Builder::new().stack_size(STACK_SIZE).spawn(client) {
                     let _ = writeln!(io::stderr(), "Client {peer} refused: {error}");
                 }
             }
             Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
-            // No descriptor is left: rest until a client of ours leaves, or for a second, as
-            // others may give some back. Asking again at once would spin.
+            // No descriptor is left: rest until a client of ours leaves, or for a
+            // second, as others may give some back. Asking again at once would spin.
             Err(error) => {
                 if !full {
                     let _ = writeln!(io::stderr(), "cannot accept for now: {error}");

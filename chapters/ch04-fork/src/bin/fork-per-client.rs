@@ -115,7 +115,7 @@ fn echo(mut connection: &TcpStream) -> io::Result<()> {
 // ANCHOR: pause
 /// Says what the system refuses, and waits: asking again at once would not help.
 fn pause(what: &str, error: io::Error) {
-    let _ = writeln!(io::stderr(), "{what}: {error}");
+    let _ = io::stderr().write_all(format!("{what}: {error}\n").as_bytes());
     thread::sleep(Duration::from_secs(1));
 }
 // ANCHOR_END: pause

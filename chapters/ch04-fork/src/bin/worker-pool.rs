@@ -8,7 +8,6 @@
 
 use std::{
     io::{self, ErrorKind, Read, Write},
-    mem::MaybeUninit,
     net::{SocketAddr, TcpListener, TcpStream, ToSocketAddrs},
     process, thread,
     time::{Duration, Instant},
@@ -21,7 +20,7 @@ use nix::{
     libc,
     sys::{
         signal::{SigHandler, Signal, signal},
-        wait::{WaitPidFlag, WaitStatus, waitpid},
+        wait::WaitStatus,
     },
     unistd::{ForkResult, Pid, fork},
 };
@@ -62,30 +61,34 @@ fn main() -> anyhow::Result<()> {
     let _ = writeln!(io::stdout(), "Listening on {}", listener.local_addr()?);
 
     // Whoever started us may ignore SIGCHLD, and that is inherited: then the kernel would reap
-    // our workers itself, and waitid sleep until the last of them has ended (wait(2), NOTES).
+    // our workers itself, and waitpid sleep until the last of them has ended (wait(2), NOTES).
     // SAFETY: the default action runs no code of ours.
     unsafe { signal(Signal::SIGCHLD, SigHandler::SigDfl) }?;
-    let parent = Pid::this();
-    let mut workers: Vec<(Pid, Instant)> = Vec::new();
-    let mut pause = Duration::ZERO;
     // ANCHOR_END: listen
     // ANCHOR: replace
+    let parent = Pid::this();
+    let mut workers: Vec<(Pid, Instant)> = Vec::new();
+    let (mut pause, mut slept) = (Duration::ZERO, Duration::ZERO);
     loop {
         // Reap before each fork, too: a zombie still counts against the limit of processes.
-        workers.retain(|(worker, since)| {
-            let alive = is_alive(*worker);
-            if !alive {
-                let young = since.elapsed() < YOUNG;
+        let full = workers.len() == max_procs as usize;
+        let wait = full && slept.is_zero(); // not before those who have died while we slept
+        if let Some((child, fate)) = reap(if wait { 0 } else { libc::WNOHANG }) {
+            if let Some(index) = workers.iter().position(|(worker, _)| *worker == child) {
+                let (worker, since) = workers.swap_remove(index);
+                let _ = writeln!(io::stdout(), "Worker {worker} {fate}");
+                let young = since.elapsed() < YOUNG + slept; // when it died, nobody knows
                 pause = if young { longer(pause) } else { Duration::ZERO };
             }
-            alive
-        });
-        if workers.len() == max_procs as usize {
-            wait_for_any();
+            continue;
+        }
+        slept = Duration::ZERO;
+        if full {
             continue;
         }
 
         thread::sleep(pause);
+        slept = pause;
         // SAFETY: this process has one thread, so the child may do whatever its parent may.
         match unsafe { fork() } {
             Ok(ForkResult::Parent { child }) => {
@@ -94,7 +97,8 @@ fn main() -> anyhow::Result<()> {
             }
             Ok(ForkResult::Child) => work(&listener, parent),
             Err(error) => {
-                let _ = writeln!(io::stderr(), "cannot fork a worker: {error}");
+                let error = io::Error::from(error);
+                complain(format!("cannot fork a worker: {error}\n"));
                 pause = longer(pause);
             }
         }
@@ -109,33 +113,30 @@ fn longer(pause: Duration) -> Duration {
 }
 // ANCHOR_END: longer
 
-// ANCHOR: wait
-/// Sleeps until some worker has ended, and leaves it to `is_alive` to learn who and how.
-/// No result helps here: an error says that a signal came first (EINTR), or that no worker is
-/// left (ECHILD). WNOWAIT leaves the dead one to be reaped. (nix has waitid on Linux only.)
+// ANCHOR: reap
+/// Reaps a child that has ended, and tells how; waits for one unless the flags are WNOHANG.
+/// None has ended, or a signal came first: then there is none to tell of.
+///
+/// Any child: this process may have some that it did not start, inherited over execve or
+/// adopted as process 1 of a container, and nobody else will ask for them. (nix's waitpid does
+/// not say which child it has reaped when that was killed by a real-time signal.)
 #[cfg(unix)]
-fn wait_for_any() {
-    let mut info = MaybeUninit::uninit();
-    let which = libc::WEXITED | libc::WNOWAIT;
-    // SAFETY: waitid(2) fills `info`, which outlives the call, and nobody reads it.
-    unsafe { libc::waitid(libc::P_ALL, 0, info.as_mut_ptr(), which) };
-}
-// ANCHOR_END: wait
-
-// ANCHOR: is-alive
-/// Reaps the worker if it has ended.
-#[cfg(unix)]
-fn is_alive(worker: Pid) -> bool {
-    let fate = match waitpid(worker, Some(WaitPidFlag::WNOHANG)) {
-        Ok(WaitStatus::StillAlive) => return true,
+fn reap(flags: libc::c_int) -> Option<(Pid, String)> {
+    let mut status = 0;
+    // SAFETY: waitpid(2) writes to `status`, which outlives the call.
+    let child = unsafe { libc::waitpid(-1, &raw mut status, flags) };
+    if child <= 0 {
+        return None;
+    }
+    let child = Pid::from_raw(child);
+    let fate = match WaitStatus::from_raw(child, status) {
         Ok(WaitStatus::Exited(_, code)) => format!("exited with status {code}"),
         Ok(WaitStatus::Signaled(_, signal, _)) => format!("was killed by {signal}"),
         _ => "is gone".into(),
     };
-    let _ = writeln!(io::stdout(), "Worker {worker} {fate}");
-    false
+    Some((child, fate))
 }
-// ANCHOR_END: is-alive
+// ANCHOR_END: reap
 
 // ANCHOR: work
 /// The whole life of a worker: one client after another.

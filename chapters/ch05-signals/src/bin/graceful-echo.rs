@@ -155,7 +155,7 @@ fn main() -> anyhow::Result<()> {
     // ANCHOR_END: dispatch
 
     // ANCHOR: status
-    // Status 0 says that all clients had what they wanted, 1 that some did not.
+    // Status 0 says that we have cut off nobody whom we had accepted, 1 that we have.
     anyhow::ensure!(
         service.open.get() == 0,
         "{} clients were cut off",

@@ -67,7 +67,7 @@ fn main() -> anyhow::Result<()> {
         let room = children.len() < max_procs as usize;
         match wait(&deaths, room.then_some(&listener)) {
             Ok(true) => {
-                // Empty the pipe before looking: a child that dies later writes again.
+                // First the pipe, then the look: a child that dies in between writes again.
                 let _ = deaths.read(&mut [0; 64]);
                 // Three deaths may be one SIGCHLD, so look at every child.
                 children.retain(|&child| is_alive(child));
@@ -216,7 +216,7 @@ fn echo(mut connection: &TcpStream) -> io::Result<()> {
 // ANCHOR: pause
 /// Says what the system refuses, and waits: asking again at once would not help.
 fn pause(what: &str, error: io::Error) {
-    let _ = writeln!(io::stderr(), "{what}: {error}");
+    let _ = io::stderr().write_all(format!("{what}: {error}\n").as_bytes());
     thread::sleep(Duration::from_secs(1));
 }
 // ANCHOR_END: pause

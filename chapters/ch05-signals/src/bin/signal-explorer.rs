@@ -160,7 +160,7 @@ impl Arrivals {
 
 // ANCHOR: elsewhere
 /// Elsewhere sigwait(3) tells the number and no more, and may never see the signals that are
-/// ignored by default (SIGCHLD, SIGWINCH).
+/// ignored, by default (SIGCHLD, SIGWINCH) or by Rust's runtime (SIGPIPE).
 #[cfg(all(unix, not(target_os = "linux")))]
 struct Arrivals(SigSet);
 

@@ -105,7 +105,8 @@ fn flag() -> anyhow::Result<()> {
     announce();
     loop {
         // Swaps the mask and sleeps in one step; the handler runs, the mask comes back, and
-        // the result is always EINTR. ppoll(2) and pselect(2) do the same with descriptors.
+        // the result is always EINTR. (With sockets ppoll(2) and pselect(2) are no drop-in: on
+        // Linux they let no signal in while a descriptor is ready.)
         let _ = while_asleep.suspend();
         for signal in WATCHED {
             if ARRIVED[signal as usize].swap(false, SeqCst) && !handle(signal) {
