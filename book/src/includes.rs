@@ -113,7 +113,7 @@ pub fn check(source: &Source) -> Result<Vec<Problem>> {
         problems.extend(wrong_caption(page, &with_captions(page, &source.root)?));
     }
     for (file, shown) in shown {
-        problems.extend(shown.missing().map(|(line, what)| Problem {
+        problems.extend(shown.missing().into_iter().map(|(line, what)| Problem {
             file: file.clone(),
             line,
             what,
@@ -174,20 +174,26 @@ impl Shown {
         numbered.filter(|(_, line)| !ANCHOR.is_match(line))
     }
 
-    fn missing(&self) -> impl Iterator<Item = (usize, String)> {
-        let unseen = self
-            .explained()
-            .filter(|(number, _)| !self.in_steps.contains(number));
-        let unseen = unseen.map(|(number, line)| {
-            let line = line.trim();
-            (
-                number,
-                format!("no step of the book shows this line: {line}"),
-            )
-        });
-        let whole =
-            (!self.whole).then(|| (1, "no page has a complete listing of this file".into()));
-        whole.into_iter().chain(unseen)
+    /// What the book should show of the file, and does not; lines that follow each other are
+    /// one problem.
+    fn missing(&self) -> Vec<(usize, String)> {
+        let mut missing = Vec::new();
+        if !self.whole {
+            missing.push((1, "no page has a complete listing of this file".to_string()));
+        }
+        let mut last = None;
+        for (number, line) in self.explained() {
+            let shown = self.in_steps.contains(&number);
+            if !shown && last != Some(number - 1) {
+                let line = line.trim();
+                missing.push((
+                    number,
+                    format!("no step of the book shows this line: {line}"),
+                ));
+            }
+            last = (!shown).then_some(number);
+        }
+        missing
     }
 
     /// The lines that a step must show: not blank ones, attributes and imports.

@@ -11,7 +11,7 @@ pub mod markup;
 pub mod render;
 pub mod serve;
 pub mod source;
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 pub mod transcript;
 
 /// Something in a source that must be mended.

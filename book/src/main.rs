@@ -83,6 +83,7 @@ fn require_page(root: &Path, only: &str) -> Result<()> {
 /// All checks: first those that only read, then the rendering, then the transcripts.
 fn check(root: &Path, only: &str) -> Result<ExitCode> {
     let mut problems = book::check_sources(root)?;
+    problems.retain(|it| it.file.to_string_lossy().contains(only));
     let to = tempfile::tempdir()?;
     if let Err(error) = render::build(root, to.path()) {
         problems.push(Problem {
@@ -91,7 +92,6 @@ fn check(root: &Path, only: &str) -> Result<ExitCode> {
             what: format!("{error:#}"),
         });
     }
-    problems.retain(|it| it.file.to_string_lossy().contains(only));
     problems.extend(played(root, only)?);
     tell(&problems)
 }
@@ -100,25 +100,30 @@ fn transcripts(root: &Path, bless: bool, only: &str) -> Result<ExitCode> {
     if !bless {
         return tell(&played(root, only)?);
     }
-    #[cfg(unix)]
-    {
-        use book::transcript;
-        transcript::possible().context("the transcripts cannot be played here")?;
-        for path in transcript::bless(root, only)? {
-            writeln!(io::stdout(), "{}", path.display())?;
-        }
+    for path in recorded(root, only)? {
+        writeln!(io::stdout(), "{}", path.display())?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
+fn recorded(root: &Path, only: &str) -> Result<Vec<PathBuf>> {
+    book::transcript::possible().context("the transcripts cannot be played here")?;
+    book::transcript::bless(root, only)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn recorded(_: &Path, _: &str) -> Result<Vec<PathBuf>> {
+    anyhow::bail!("the transcripts are recorded on Linux")
+}
+
+#[cfg(target_os = "linux")]
 fn played(root: &Path, only: &str) -> Result<Vec<Problem>> {
-    use book::transcript;
-    if let Err(reason) = transcript::possible() {
+    if let Err(reason) = book::transcript::possible() {
         writeln!(io::stderr(), "The transcripts are skipped: {reason:#}")?;
         return Ok(Vec::new());
     }
-    let report = transcript::compare_all(root, only)?;
+    let report = book::transcript::compare_all(root, only)?;
     for reason in &report.skipped {
         writeln!(io::stderr(), "skipped: {reason}")?;
     }
@@ -126,9 +131,10 @@ fn played(root: &Path, only: &str) -> Result<Vec<Problem>> {
     Ok(report.problems)
 }
 
-#[cfg(not(unix))]
+#[cfg(not(target_os = "linux"))]
 fn played(_: &Path, _: &str) -> Result<Vec<Problem>> {
-    writeln!(io::stderr(), "The transcripts are skipped: they need Unix")?;
+    let reason = "they are recorded on Linux";
+    writeln!(io::stderr(), "The transcripts are skipped: {reason}")?;
     Ok(Vec::new())
 }
 

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, bail};
 use mdbook_driver::{MDBook, config::Config};
@@ -54,24 +54,20 @@ fn copy_linked_files(root: &Path, to: &Path) -> Result<()> {
 }
 
 /// What mdBook logs as a warning or an error. Without a subscriber all of it is lost.
-struct Warnings;
-
-static SAID: Mutex<Vec<String>> = Mutex::new(Vec::new());
-/// One build at a time: a log does not tell whose it is.
-static BUILDING: Mutex<()> = Mutex::new(());
+#[derive(Clone, Default)]
+struct Warnings(Arc<Mutex<Vec<String>>>);
 
 impl Warnings {
     fn collect(build: impl FnOnce() -> Result<()>) -> Result<Vec<String>> {
-        let _one = lock(&BUILDING);
-        lock(&SAID).clear();
-        let subscriber = tracing_subscriber::registry().with(Warnings);
+        let warnings = Warnings::default();
+        let subscriber = tracing_subscriber::registry().with(warnings.clone());
         tracing::subscriber::with_default(subscriber, build)?;
-        Ok(std::mem::take(&mut *lock(&SAID)))
+        Ok(std::mem::take(&mut *warnings.lock()))
     }
-}
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<S: Subscriber> Layer<S> for Warnings {
@@ -80,11 +76,12 @@ impl<S: Subscriber> Layer<S> for Warnings {
         if *event.metadata().level() <= Level::WARN {
             let mut message = Message(String::new());
             event.record(&mut message);
-            lock(&SAID).push(message.0);
+            self.lock().push(message.0);
         }
     }
 }
 
+/// The text of an event.
 struct Message(String);
 
 impl Visit for Message {

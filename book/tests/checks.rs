@@ -11,6 +11,15 @@ const PAGE: &str = "book/en/echo.md";
 const PROGRAM: &str = "chapters/ch01-echo/src/main.rs";
 
 #[test]
+fn the_book_itself_is_right() {
+    let root = book::repository();
+    let found = problems(&root);
+    assert!(found.is_empty(), "{}", found.join("\n"));
+    let to = tempfile::tempdir().expect("a temporary folder");
+    render::build(&root, to.path()).expect("mdBook is content");
+}
+
+#[test]
 fn a_right_book_has_no_problems() {
     let folder = repository(&[]);
     assert_eq!(problems(folder.path()), [""; 0]);

@@ -1,5 +1,5 @@
 //! `cargo run -p book`: the pages are served, and stay fresh.
-#![cfg(unix)]
+#![cfg(target_os = "linux")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

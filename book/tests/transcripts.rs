@@ -1,20 +1,20 @@
 //! Plays every transcript of the book; and small ones that are wrong, which must be rejected.
 
-#[cfg(not(unix))]
+#[cfg(not(target_os = "linux"))]
 fn main() {
-    println!("The transcripts are skipped: they need Unix");
+    println!("The transcripts are skipped: they were recorded on Linux");
 }
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 fn main() -> std::process::ExitCode {
-    unix::main()
+    linux::main()
 }
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 mod common;
 
-#[cfg(unix)]
-mod unix {
+#[cfg(target_os = "linux")]
+mod linux {
     use std::fs;
     use std::path::Path;
     use std::process::ExitCode;

@@ -262,7 +262,6 @@ fn take_terminal() -> io::Result<()> {
     }
     SigSet::empty().thread_set_mask()?;
     // SAFETY: close_range(2) with this flag closes nothing before exec(2).
-    #[cfg(target_os = "linux")]
     unsafe {
         libc::close_range(
             3,
