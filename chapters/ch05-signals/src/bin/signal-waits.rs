@@ -196,7 +196,7 @@ fn sigwait() -> anyhow::Result<()> {
     // there are others: they inherit the mask, and only sigwait takes it.
     let watched = SigSet::from_iter(WATCHED);
     watched.thread_block()?;
-    let (sender, receiver) = mpsc::sync_channel(1); // a flood waits, and coalesces, in the kernel
+    let (sender, receiver) = mpsc::sync_channel(1); // a flood coalesces in the kernel
     let waiter = thread::Builder::new().spawn(move || {
         while let Ok(signal) = watched.wait() {
             if sender.send(signal).is_err() {
