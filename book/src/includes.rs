@@ -265,7 +265,7 @@ fn caption(
     fence: &Fence,
     includes: &[&Include],
 ) -> Result<Option<String>> {
-    let (Some(first), Some(last)) = (includes.first(), includes.last()) else {
+    let Some(first) = includes.first() else {
         return Ok(None);
     };
     if !first.file.starts_with("chapters") || fence.language != "rust" {
@@ -274,19 +274,21 @@ fn caption(
     let path = root.join(&first.file);
     let text =
         fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
-    let start = first.lines.first().copied().unwrap_or(1);
-    let end = last.lines.last().copied().unwrap_or(start);
-    let file = first.file.display();
-    let up = "../".repeat(page.path.components().count() - 1);
-    let place = if covers(&text, start, end) {
-        "the whole file".to_string()
-    } else if start == end {
-        format!("line {start}")
-    } else {
-        format!("lines {start}–{end}")
+    let ends = |include: &&Include| Some((*include.lines.first()?, *include.lines.last()?));
+    let ranges: Vec<(usize, usize)> = includes.iter().filter_map(ends).collect();
+    let start = ranges.first().map_or(1, |(start, _)| *start);
+    let place = match ranges[..] {
+        [(start, end)] if covers(&text, start, end) => "the whole file".to_string(),
+        [(start, end)] if start == end => format!("line {start}"),
+        _ => {
+            let ranges = ranges.iter().map(|(start, end)| format!("{start}–{end}"));
+            format!("lines {}", ranges.collect::<Vec<_>>().join(", "))
+        }
     };
     let within =
         enclosing(&text, start).map_or(String::new(), |it| format!(", in <code>{it}</code>"));
+    let file = first.file.display();
+    let up = "../".repeat(page.path.components().count() - 1);
     Ok(Some(format!(
         "<p class=\"step\"><a href=\"{up}{file}#L{start}\">{file}</a> <span>{place}{within}</span></p>"
     )))

@@ -493,7 +493,7 @@ pub const SPECIMENS: &[Specimen] = &[
     specimen("ch05-signals", "polls-for-signals", "B7", CLEANUP, &[
         "until a signal comes the program sleeps",
     ]),
-    specimen("ch05-signals", "flag-and-accept", "errata 13",
+    specimen("ch05-signals", "flag-and-accept", "EINTR",
         Traits { shutdown: Shutdown::Finishing, ..ECHO }, &[
         "with nobody connected, SIGTERM and SIGINT end the server at once with status 0",
     ]),

@@ -173,7 +173,10 @@ fn on_signal(service: &Service, reactor: &mut Reactor, signal: Signal) {
         SIGHUP => service.reload(),
         SIGUSR1 => service.report(),
         _ if service.draining.replace(true) => {
-            let _ = writeln!(io::stdout(), "Received {signal} again. Ending now");
+            let _ = writeln!(
+                io::stdout(),
+                "Received {signal}, the second request. Ending now"
+            );
             reactor.stop();
         }
         _ => {

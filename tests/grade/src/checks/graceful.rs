@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use crate::bytes::pattern;
 use crate::catalog::{Shutdown, Traits};
 use crate::check::{Case, Check, During, Failure, ORDINARY, Result};
+use crate::checks::idle::settles;
 use crate::checks::signals::ends;
 use crate::client::{Client, STALL, Transfer};
 use crate::job::describe;
@@ -167,6 +168,8 @@ fn nobody_connected(case: &Case) -> Result {
                 for _ in 0..visitors {
                     case.visit(server)?;
                 }
+                // Asleep in accept: a signal that comes earlier finds its flag looked at.
+                settles(server);
                 server.signal(signal)?;
                 let sent = format!("{signal}, after {visitors} clients that have left");
                 ends(case, server, &sent, "exit status 0")
