@@ -74,15 +74,11 @@ pub fn compare(scene: &Scene, root: &Path) -> Result<Option<Problem>> {
             }
         }
     }
-    for block in scene.blocks.iter().rev() {
-        let Some(seat) = stage.terminals.remove(block.role.as_str()) else {
-            continue;
-        };
-        if let Some(line) = seat.unshown() {
-            let offset = block
-                .lines
-                .last()
-                .map_or(block.body.start, |(offset, _)| *offset);
+    for (role, seat) in &stage.terminals {
+        let last_block = scene.blocks.iter().rfind(|block| block.role == *role);
+        if let (Some(line), Some(block)) = (seat.unshown(), last_block) {
+            let last = block.lines.last();
+            let offset = last.map_or(block.body.start, |(offset, _)| *offset);
             let what = format!("after this the run printed {line:?}, which the page does not show");
             return Ok(Some(scene.page.problem(offset, what)));
         }

@@ -6,6 +6,7 @@
 //! accept, read, write, close.
 // ANCHOR_END: seven-steps
 
+// ANCHOR: imports
 use std::{
     io::{self, ErrorKind, Read, Write},
     net::{SocketAddr, ToSocketAddrs},
@@ -16,6 +17,7 @@ use std::{
 use anyhow::Context;
 use clap::Parser;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+// ANCHOR_END: imports
 
 // ANCHOR: buffer-size
 /// The most that one read takes. A stream has no messages, so any size is right.
@@ -57,8 +59,8 @@ fn main() -> anyhow::Result<()> {
             Err(error) => match error.kind() {
                 // A signal came first, or the client has left the queue again.
                 ErrorKind::Interrupted | ErrorKind::ConnectionAborted => {}
-                // No descriptor or memory is left, and whoever waits stays in the queue: asking
-                // again at once would spin, so let a second pass.
+                // Mostly no descriptor or memory is left, and the client stays in the queue:
+                // asking again at once would spin, so let a second pass. The rest is rare.
                 _ => {
                     let _ = writeln!(io::stderr(), "cannot accept: {error}");
                     thread::sleep(Duration::from_secs(1));

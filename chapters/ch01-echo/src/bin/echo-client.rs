@@ -35,12 +35,12 @@ fn main() -> anyhow::Result<()> {
 
     // ANCHOR: send
     // Two directions, two threads: a client that only writes while the server only writes
-    // would wait forever. This one ends with the process.
+    // would wait forever. The sending thread ends with the process.
     let outgoing = connection
         .try_clone()
         .context("cannot share the connection")?;
     thread::spawn(move || {
-        // An error here means that the server has gone; the reading side will say so.
+        // Mostly an error here means that the server has gone, and the reading side will say so.
         let _ = io::copy(&mut io::stdin(), &mut &outgoing);
         let _ = outgoing.shutdown(Shutdown::Write);
     });
