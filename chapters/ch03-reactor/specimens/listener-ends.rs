@@ -1,9 +1,10 @@
 //! Wrong on purpose (B13): the listener is taken for a stream, which has an end.
 //!
-//! When a client has left, the original asks `feof` of everything that it watches, and closes
-//! what has come to its end. It asks the listener, too, and is told that there is nothing to
-//! read. The process is alive and serves those who are connected; nothing is said, but
-//! newcomers are refused, and `ss -lt` has no line for it. Look at `Connection::leave`.
+//! On each turn the original asks `feof` of everything that it watches, the listener among it,
+//! and closes what has come to its end. `feof` peeks at what is readable; at a listener where
+//! somebody waits the peek fails, and that counts as the end. Here it takes no crowd, but one
+//! client who leaves. The process is alive and serves those who are connected; nothing is said,
+//! but newcomers are refused, and `ss -lt` has no line for it. Look at `Connection::leave`.
 
 use std::{
     io::{self, ErrorKind, Read, Write},
@@ -94,7 +95,7 @@ struct Connection {
 impl Connection {
     /// Looks what else has come to its end.
     fn leave(&self, reactor: &mut Reactor) {
-        // The fault: a listener has no end. Nobody is waiting there now, but somebody will.
+        // The fault: a listener has no end. Somebody may wait there now, or later.
         reactor.remove(self.listener);
     }
 }

@@ -3,7 +3,8 @@
 //! The original loop asks what is readable and what is writable, calls all the read handlers
 //! and then all the write handlers, by descriptor. When a read handler has closed its
 //! stream, the write handler gets it all the same: a TypeError ends the server, and with it
-//! everybody's connection. A client that is reset while bytes wait for it is enough.
+//! everybody's connection. One client is enough: bytes wait for it, and it resets the
+//! connection.
 //! Look at `main`, where it writes.
 
 use std::{

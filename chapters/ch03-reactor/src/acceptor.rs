@@ -86,7 +86,9 @@ fn accept_all(
                 | ErrorKind::HostUnreachable => {}
                 // Linux takes the descriptor before it looks into the queue: perhaps nobody waits.
                 _ if tried > 0 => break,
-                _ => return Err(error), // no descriptor or no memory is left, or we may not accept
+                // No descriptor (EMFILE, ENFILE) or no memory is left. Rarer errors of one client
+                // (EPROTO, EPERM) have no kind of their own, and cost a rest, too.
+                _ => return Err(error),
             },
         }
     }

@@ -5,12 +5,12 @@
 //!
 //! | handbook (PHP) | here |
 //! |---|---|
-//! | `addReadStream($stream, $handler)` | [`Reactor::add_reader`], or [`Reactor::add`] for a handler with state |
+//! | `addReadStream($stream, $handler)` | [`Reactor::add_reader`], [`Reactor::add`] with state |
 //! | `addWriteStream($stream, $handler)` | [`Reactor::add_writer`], or [`Reactor::set_interest`] |
 //! | `removeReadStream`, `removeWriteStream` | [`Reactor::set_interest`] |
-//! | `removeStream($stream)` | [`Reactor::remove`] |
+//! | `removeStream($stream)` | [`Reactor::remove`], which closes it, too |
 //! | `run()` | [`Reactor::run`], ended by [`Reactor::stop`] |
-//! | `usleep(100)` when there is nothing to do | sleep in the kernel until there is |
+//! | `usleep(100)` when nothing is registered | [`Reactor::run`] returns |
 //!
 //! A handler does not own the loop. The loop owns its handlers, and lends itself to the one
 //! that it calls: so a handler can add, change and remove sources, itself among them.
@@ -43,9 +43,10 @@ pub enum Interest {
     /// Nothing: the loop keeps the source, the kernel does not watch it. Even a reset by the
     /// peer goes unnoticed until there is interest again.
     None,
-    /// That a read, or an accept, will not block: it brings data, the end or an error.
+    /// That a read, or an accept, has something to bring: data, a newcomer, the end, an error.
+    /// A hint: somebody else may be faster.
     Read,
-    /// That a write will not block. This is nearly always so: ask only while bytes wait.
+    /// That there is room to write something. This is nearly always so: ask only while bytes wait.
     Write,
     /// Both.
     ReadWrite,
@@ -71,7 +72,7 @@ pub struct Token(usize);
 
 impl Token {
     /// A token is the key that the kernel hands back with each event. Its lower half is the
-    /// place of the source, its upper half counts how often that place was given away.
+    /// place of the source, its upper half counts how often that place was given up.
     const HALF: u32 = usize::BITS / 2;
 
     fn new(index: usize, generation: u32) -> Token {
@@ -89,6 +90,9 @@ impl Token {
 ///
 /// A call does a bounded piece of work (one read, say) and never blocks: all other sources
 /// wait meanwhile. What it leaves is reported again on the next turn.
+///
+/// Any error removes the source, WouldBlock too: readiness is a hint, so a handler takes that
+/// one for `Ok(())`.
 pub trait Handler<S> {
     /// The source can be read: data, a newcomer to accept, the end, or an error.
     fn readable(&mut self, reactor: &mut Reactor, token: Token, source: &S) -> io::Result<()>;
@@ -97,8 +101,8 @@ pub trait Handler<S> {
     fn writable(&mut self, reactor: &mut Reactor, token: Token, source: &S) -> io::Result<()>;
 
     /// One of the others has returned this error, or the kernel refuses what they asked for;
-    /// the source will be removed and closed. The error is written to stderr unless the
-    /// handler knows better.
+    /// the source has been removed, and is closed after this call. The error is written to
+    /// stderr unless the handler knows better.
     fn failed(&mut self, reactor: &mut Reactor, error: io::Error) {
         let _ = reactor;
         let _ = writeln!(io::stderr(), "{error}");
@@ -241,15 +245,19 @@ type WakeAction = Box<dyn FnMut(&mut Reactor)>;
 ///
 /// ```
 /// use ch03_reactor::Reactor;
-/// use std::net::{TcpListener, TcpStream};
+/// use std::{io::ErrorKind, net::{TcpListener, TcpStream}};
 ///
 /// let listener = TcpListener::bind("127.0.0.1:0")?;
+/// listener.set_nonblocking(true)?;
 /// let client = TcpStream::connect(listener.local_addr()?)?;
 ///
 /// let mut reactor = Reactor::new()?;
 /// reactor.add_reader(listener, |reactor, token, listener| {
-///     let (_connection, peer) = listener.accept()?;
-///     println!("{peer} connected");
+///     match listener.accept() {
+///         Ok((_connection, peer)) => println!("{peer} connected"),
+///         Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()), // a hint only
+///         Err(error) => return Err(error),
+///     }
 ///     reactor.remove(token);
 ///     Ok(())
 /// })?;
@@ -333,16 +341,22 @@ impl Reactor {
     ///
     /// ```
     /// # use ch03_reactor::{Handler, Interest, Reactor, Token};
-    /// # use std::{io, net::UdpSocket};
+    /// # use std::{io::{self, ErrorKind}, net::UdpSocket};
     /// struct Received(usize);
     /// impl Handler<UdpSocket> for Received {
-    ///     fn readable(&mut self, reactor: &mut Reactor, me: Token, socket: &UdpSocket) -> io::Result<()> {
-    ///         self.0 += socket.recv(&mut [0; 1500])?;
+    ///     fn readable(&mut self, reactor: &mut Reactor, me: Token, socket: &UdpSocket)
+    ///         -> io::Result<()> {
+    ///         match socket.recv(&mut [0; 1500]) {
+    ///             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(()),
+    ///             count => self.0 += count?,
+    ///         }
     ///         println!("{} bytes", self.0);
     ///         Ok(reactor.remove(me))
     ///     }
     ///     // ... and the same for writable
-    /// #   fn writable(&mut self, _: &mut Reactor, _: Token, _: &UdpSocket) -> io::Result<()> { Ok(()) }
+    /// #   fn writable(&mut self, _: &mut Reactor, _: Token, _: &UdpSocket) -> io::Result<()> {
+    /// #       Ok(())
+    /// #   }
     /// }
     /// # let (peer, socket) = (UdpSocket::bind("127.0.0.1:0")?, UdpSocket::bind("127.0.0.1:0")?);
     /// # peer.send_to(b"hello", socket.local_addr()?)?;
@@ -389,6 +403,7 @@ impl Reactor {
     /// # use ch03_reactor::{Interest, Reactor};
     /// # use std::{net::{TcpListener, TcpStream}, time::Duration};
     /// let listener = TcpListener::bind("127.0.0.1:0")?;
+    /// listener.set_nonblocking(true)?;
     /// let client = TcpStream::connect(listener.local_addr()?)?;
     /// let mut reactor = Reactor::new()?;
     /// let token = reactor.add_reader(listener, |reactor, token, _| Ok(reactor.remove(token)))?;

@@ -43,7 +43,8 @@ struct Args {
     /// Where to listen; port 0 picks a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:1337", value_parser = resolve)]
     listen: SocketAddr,
-    /// How many seconds a client may take for a request, or for taking more of an answer
+    /// Seconds a client has for each step: to begin a request, to finish it, and to read so much
+    /// that the kernel takes more of an answer
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     timeout: u64,
 }
@@ -115,8 +116,8 @@ enum State {
     Open,
     /// The last answer is under way.
     Closing,
-    /// We have said everything and wait for the client to end, too. Closing with unread
-    /// bytes would send a reset, and that can overtake our answer (RFC 9112, 9.6).
+    /// We have said everything and wait for the client to end, too. Closing with unread bytes
+    /// would send a reset in place of what is still to be delivered (RFC 9112, 9.6).
     Lingering,
 }
 // ANCHOR_END: connection
