@@ -30,7 +30,7 @@ use scene::Scene;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Tools that a machine may lack. (It has a shell with the usual tools, and cargo.)
-const TOOLS: [&str; 6] = ["curl", "lsof", "nc", "ps", "ss", "strace"];
+const TOOLS: [&str; 7] = ["curl", "lsof", "nc", "pgrep", "ps", "ss", "strace"];
 
 /// Whether the transcripts can be played here, and if not, why.
 ///

@@ -28,8 +28,8 @@ mod command {
 
     /// Grades a chapter's program, one of its variations, or any other program.
     ///
-    /// Without arguments, lists what there is. Exits with 0 only if every
-    /// check passed, 1 if one failed, and 2 for a wrong command line.
+    /// Without arguments, lists what there is. Exits with 0 if no check
+    /// failed, 1 if one did, and 2 for a wrong command line.
     #[derive(Parser)]
     #[command(name = "cargo grade", bin_name = "cargo grade")]
     struct Arguments {
