@@ -31,6 +31,7 @@ static VARIABLES: LazyLock<Vec<(Kind, Regex)>> = LazyLock::new(|| {
         (Kind::Name, r"\btgkill\(\d+, (\d+)"),
         (Kind::Name, r"\b(?:wait4|clone3?|fork|vfork|getpid|getppid|gettid)\(.* = (\d{1,7})\b"),
         (Kind::Name, r"\bsi_pid=(\d+)"),
+        (Kind::Name, r"\bPid\((\d{1,7})\)"),
         (Kind::Name, r"^NSpg?id:\s(\d+)$"),
         (Kind::Name, r"^p(\d{1,7})$"), // lsof -F p
         (Kind::Name, r"/proc/(\d{1,7})\b"),

@@ -260,6 +260,12 @@ fn take_terminal() -> io::Result<()> {
         // SAFETY: the default action runs no code of ours.
         unsafe { signal(ignored, SigHandler::SigDfl) }?;
     }
+    // Signal 32 is glibc's own: its posix_spawn may leave it ignored (as cargo's does), and its
+    // sigaction does not touch it, so this is the system call.
+    let default = [0u64; 4];
+    // SAFETY: the kernel reads a struct sigaction, which is no larger than this, and whose
+    // default action is all zeros.
+    unsafe { libc::syscall(libc::SYS_rt_sigaction, 32, &raw const default, 0, 8) };
     SigSet::empty().thread_set_mask()?;
     // SAFETY: close_range(2) with this flag closes nothing before exec(2).
     unsafe {
