@@ -27,7 +27,7 @@ mod linux {
     use crate::common::repository;
 
     /// Scenes mostly wait, whatever the number of processors.
-    const THREADS: usize = 8;
+    const THREADS: usize = 10;
 
     pub(crate) fn main() -> ExitCode {
         let mut arguments = Arguments::from_args();

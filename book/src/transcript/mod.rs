@@ -106,7 +106,7 @@ pub struct Report {
 }
 
 /// Scenes mostly wait, so there may be more of them than processors.
-const AT_ONCE: usize = 8;
+const AT_ONCE: usize = 10;
 
 /// Plays the transcripts of all pages with `only` in their path.
 ///
