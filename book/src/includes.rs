@@ -141,7 +141,7 @@ fn source_files(root: &Path) -> Result<Vec<PathBuf>> {
 
 /// How much of a file the book shows.
 struct Shown {
-    lines: Vec<String>,
+    text: String,
     in_steps: BTreeSet<usize>,
     whole: bool,
 }
@@ -151,27 +151,18 @@ impl Shown {
         let text = fs::read_to_string(root.join(file))
             .with_context(|| format!("cannot read {}", file.display()))?;
         Ok(Shown {
-            lines: text.lines().map(str::to_string).collect(),
+            text,
             in_steps: BTreeSet::new(),
             whole: false,
         })
     }
 
     fn add(&mut self, include: &Include) {
-        if self
-            .code()
-            .all(|(number, _)| include.lines.contains(&number))
-        {
+        if is_whole(&self.text, &include.lines) {
             self.whole = true; // the complete listing explains nothing
         } else {
             self.in_steps.extend(&include.lines);
         }
-    }
-
-    /// The lines that a listing shows: all but the marks of anchors.
-    fn code(&self) -> impl Iterator<Item = (usize, &str)> {
-        let numbered = (1..).zip(self.lines.iter().map(String::as_str));
-        numbered.filter(|(_, line)| !ANCHOR.is_match(line))
     }
 
     /// What the book should show of the file, and does not; lines that follow each other are
@@ -199,7 +190,7 @@ impl Shown {
     /// The lines that a step must show: not blank ones, attributes and imports.
     fn explained(&self) -> impl Iterator<Item = (usize, &str)> {
         let mut in_use = false;
-        self.code().filter(move |(_, line)| {
+        code(&self.text).filter(move |(_, line)| {
             let line = line.trim();
             in_use |= line.starts_with("use ") || line.starts_with("pub use ");
             let free =
@@ -208,6 +199,18 @@ impl Shown {
             !free
         })
     }
+}
+
+/// The numbered lines of a file that a listing shows: all but the marks of anchors.
+fn code(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    (1..)
+        .zip(text.lines())
+        .filter(|(_, line)| !ANCHOR.is_match(line))
+}
+
+/// Whether these lines are the whole file.
+fn is_whole(text: &str, lines: &[usize]) -> bool {
+    code(text).all(|(number, _)| lines.contains(&number))
 }
 
 /// The first line in which a page and its text with right captions differ.
@@ -278,7 +281,7 @@ fn caption(
     let ranges: Vec<(usize, usize)> = includes.iter().filter_map(ends).collect();
     let start = ranges.first().map_or(1, |(start, _)| *start);
     let place = match ranges[..] {
-        [(start, end)] if covers(&text, start, end) => "the whole file".to_string(),
+        [_] if is_whole(&text, &first.lines) => "the whole file".to_string(),
         [(start, end)] if start == end => format!("line {start}"),
         _ => {
             let ranges = ranges.iter().map(|(start, end)| format!("{start}–{end}"));
@@ -292,14 +295,6 @@ fn caption(
     Ok(Some(format!(
         "<p class=\"step\"><a href=\"{up}{file}#L{start}\">{file}</a> <span>{place}{within}</span></p>"
     )))
-}
-
-/// Whether a block from `start` to `end` is all of a file, but for the marks around it.
-fn covers(text: &str, start: usize, end: usize) -> bool {
-    let mut outside = (1..)
-        .zip(text.lines())
-        .filter(|(number, _)| !(start..=end).contains(number));
-    outside.all(|(_, line)| ANCHOR.is_match(line))
 }
 
 /// The function or type around a line, by rustfmt's indentation.
@@ -320,22 +315,13 @@ fn enclosing(text: &str, line: usize) -> Option<String> {
         }
         limit = depth(above);
         if let Some(item) = ITEM.captures(above) {
-            let (kind, name) = (&item[1], item[2].trim());
-            let name = name.split(['<', ';']).next().unwrap_or(name);
-            let name = if kind.starts_with("impl") {
-                item[2].trim()
-            } else {
-                name
+            // An impl is named with its types, all else without its parameters.
+            let (kind, name) = match &item[1] {
+                kind if kind.starts_with("impl") => ("impl", &item[2]),
+                kind => (kind, item[2].split(['<', ';']).next().unwrap_or_default()),
             };
-            let kind = if kind.starts_with("impl") {
-                "impl"
-            } else {
-                kind
-            };
-            return Some(format!(
-                "{kind} {}",
-                name.replace('<', "&lt;").replace('>', "&gt;")
-            ));
+            let name = name.trim().replace('<', "&lt;").replace('>', "&gt;");
+            return Some(format!("{kind} {name}"));
         }
     }
     None

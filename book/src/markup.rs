@@ -147,22 +147,28 @@ fn glossary(outlines: &[(&Page, Outline)]) -> Vec<Problem> {
         return Vec::new();
     };
     let mut problems = Vec::new();
-    let definitions: Vec<(&Page, &At<String>)> = outlines
+    let definitions: Vec<(&Page, &Outline, &At<String>)> = outlines
         .iter()
-        .flat_map(|(page, outline)| outline.definitions.iter().map(|it| (*page, it)))
+        .flat_map(|(page, outline)| {
+            outline
+                .definitions
+                .iter()
+                .map(move |it| (*page, outline, it))
+        })
         .collect();
     for At(offset, term) in &entries.terms {
         let defined = definitions
             .iter()
-            .find(|(_, At(_, it))| same_term(it, term));
-        let Some((page, At(at, _))) = defined else {
+            .find(|(.., At(_, it))| same_term(it, term));
+        let Some((page, outline, At(at, _))) = defined else {
             problems.push(glossary.problem(
                 *offset,
                 format!("no page defines {term:?}: <dfn>{term}</dfn>"),
             ));
             continue;
         };
-        let fragment = dfn_id(page, *at);
+        let id = outline.ids.iter().find(|At(it, _)| it == at);
+        let fragment = id.map(|At(_, id)| id.as_str());
         // The entry goes on to the next one, or to the end of the page.
         let end = entries
             .terms
@@ -173,7 +179,7 @@ fn glossary(outlines: &[(&Page, Outline)]) -> Vec<Problem> {
         let mut links = entries.links.iter().filter(|At(it, _)| entry.contains(it));
         let leads_there = links.any(|At(_, link)| {
             let (file, to) = link.split_once('#').unwrap_or((link, ""));
-            glossary.resolve(file).as_deref() == Some(&page.path) && Some(to) == fragment.as_deref()
+            glossary.resolve(file).as_deref() == Some(&page.path) && Some(to) == fragment
         });
         if !leads_there {
             let (path, fragment) = (page.path.display(), fragment.unwrap_or_default());
@@ -183,7 +189,7 @@ fn glossary(outlines: &[(&Page, Outline)]) -> Vec<Problem> {
             ));
         }
     }
-    for (page, At(offset, term)) in definitions {
+    for (page, _, At(offset, term)) in definitions {
         if !entries.terms.iter().any(|At(_, it)| same_term(it, term)) {
             problems.push(page.problem(*offset, format!("the glossary has no entry {term:?}")));
         }
@@ -195,14 +201,6 @@ fn glossary(outlines: &[(&Page, Outline)]) -> Vec<Problem> {
 fn same_term(one: &str, other: &str) -> bool {
     let singular = |it: &str| it.trim().trim_end_matches('s').to_lowercase();
     singular(one) == singular(other)
-}
-
-/// The id of the `<dfn>` at `offset`.
-fn dfn_id(page: &Page, offset: usize) -> Option<String> {
-    let ids = page.outline().ids;
-    ids.into_iter()
-        .find(|At(at, _)| *at == offset)
-        .map(|At(_, id)| id)
 }
 
 /// A figure says in words what it shows, and is one block of HTML where it is included.

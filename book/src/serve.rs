@@ -35,6 +35,15 @@ pub fn serve(root: &Path, address: &str) -> Result<ExitCode> {
     publish(root, &open_pages)?;
     let mut server = start_server(root, address)?;
     let mut said = BufReader::new(server.stdout.take().context("stdout is piped")?);
+    let server = Arc::new(Mutex::new(server));
+    let ending = Arc::clone(&server);
+    ctrlc::set_handler(move || {
+        let _ = lock(&ending).kill();
+    })
+    .context("cannot catch signals")?;
+    let _watching = watch(root, open_pages)?;
+
+    // Now that signals and changes are heard, whoever reads this line may count on it.
     let mut first = String::new();
     said.read_line(&mut first)?;
     if let Some(local) = first.trim_end().strip_prefix("Listening on ") {
@@ -43,14 +52,6 @@ pub fn serve(root: &Path, address: &str) -> Result<ExitCode> {
             "The book is at http://{local} (Ctrl-C ends it)"
         );
     }
-
-    let server = Arc::new(Mutex::new(server));
-    let ending = Arc::clone(&server);
-    ctrlc::set_handler(move || {
-        let _ = lock(&ending).kill();
-    })
-    .context("cannot catch signals")?;
-    let _watching = watch(root, open_pages)?;
     // What it says of its clients is of no interest; the end of it is the end of the server.
     let _ = io::copy(&mut said, &mut io::sink());
     let status = lock(&server).wait()?;

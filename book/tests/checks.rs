@@ -1,6 +1,7 @@
 //! Each check rejects a small book with the one mistake that it is for, and names the place.
 
 use std::fs;
+use std::process::Command;
 
 use book::{includes, render, source::Source};
 use common::{good, problems, repository};
@@ -27,6 +28,35 @@ fn a_right_book_has_no_problems() {
     render::build(folder.path(), &to).expect("mdBook is content");
     assert!(to.join("echo.html").is_file());
     assert!(to.join(PROGRAM).is_file(), "what pages link to is served");
+}
+
+#[test]
+fn the_command_names_what_is_wrong_and_fails() {
+    let check = |folder: &tempfile::TempDir| {
+        let output = Command::new(env!("CARGO_BIN_EXE_book"))
+            .args(["check", "--repository"])
+            .arg(folder.path())
+            .output()
+            .expect("the command runs");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        (output.status.code(), said)
+    };
+    let (status, said) = check(&repository(&[]));
+    assert_eq!(status, Some(0), "{said}");
+    assert!(said.ends_with("The book is right.\n"), "{said}");
+
+    let bad = good(PAGE).replace("(#below)", "(#above)") + "\n[^1]: nobody refers to it\n";
+    let (status, said) = check(&repository(&[(PAGE, &bad)]));
+    assert_eq!(status, Some(1), "{said}");
+    assert!(
+        said.contains("book/en/echo.md:3: #above leads nowhere"),
+        "{said}"
+    );
+    assert!(
+        said.contains("mdBook warns:\nfootnote `1` in `echo.md`"),
+        "{said}"
+    );
+    assert!(said.ends_with("2 problems\n"), "{said}");
 }
 
 /// The right book with `old` replaced by `new` on its page has this one problem.
