@@ -6,12 +6,12 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use notify_debouncer_mini::{new_debouncer, notify::RecursiveMode};
+use notify::{RecursiveMode, Watcher};
 use walkdir::WalkDir;
 
 use crate::render;
@@ -66,6 +66,10 @@ fn publish(root: &Path, open_pages: &OpenPages) -> Result<()> {
     render::build(root, &next)?;
     open_pages.join_script(&next)?;
     let replaced = || {
+        // There may be one from a time when somebody ended us right here.
+        if old.exists() {
+            fs::remove_dir_all(&old)?;
+        }
         if to.exists() {
             fs::rename(&to, &old)?;
         }
@@ -128,20 +132,26 @@ fn watch(root: &Path, open_pages: OpenPages) -> Result<impl Sized> {
     ];
     let book = root.join("book/book.toml");
     let root = root.to_path_buf();
-    let mut watcher = new_debouncer(ONE_CHANGE, move |changes| {
-        let Ok(changes) = changes else { return };
-        let _: Vec<notify_debouncer_mini::DebouncedEvent> = changes;
-        let _ = match publish(&root, &open_pages) {
-            Ok(()) => writeln!(io::stdout(), "Built again"),
-            Err(error) => writeln!(io::stderr(), "The old pages stay: {error:#}"),
-        };
+    let (sender, changes) = mpsc::channel();
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Not when somebody reads a source: a build does.
+        if event.is_ok_and(|it| !it.kind.is_access()) {
+            let _ = sender.send(());
+        }
     })?;
+    thread::spawn(move || {
+        while changes.recv().is_ok() {
+            while changes.recv_timeout(ONE_CHANGE).is_ok() {}
+            let _ = match publish(&root, &open_pages) {
+                Ok(()) => writeln!(io::stdout(), "Built again"),
+                Err(error) => writeln!(io::stderr(), "The old pages stay: {error:#}"),
+            };
+        }
+    });
     for source in sources.iter().filter(|it| it.exists()) {
-        watcher.watcher().watch(source, RecursiveMode::Recursive)?;
+        watcher.watch(source, RecursiveMode::Recursive)?;
     }
-    watcher
-        .watcher()
-        .watch(&book, RecursiveMode::NonRecursive)?;
+    watcher.watch(&book, RecursiveMode::NonRecursive)?;
     Ok(watcher)
 }
 

@@ -28,7 +28,7 @@ struct Served {
 
 impl Served {
     fn start() -> Served {
-        let folder = repository(&[]);
+        let folder = repository(&[("book/book.old/left.html", "by one that was ended")]);
         let mut tool = Command::new(env!("CARGO_BIN_EXE_book"))
             .arg("127.0.0.1:0")
             .arg("--repository")
@@ -138,6 +138,12 @@ fn pages_are_served_and_open_ones_learn_of_a_change() {
     let said = next_line(&mut served.errors);
     assert_eq!(said, "The old pages stay: mdBook warns:");
     assert!(served.get("/echo.html").contains("returns what came"));
+
+    // Nothing was built but for a change: to read a source is none.
+    kill(Pid::from_raw(served.tool.id() as i32), Signal::SIGTERM).expect("alive");
+    let mut more = String::new();
+    served.out.read_to_string(&mut more).expect("readable");
+    assert_eq!(more, "");
 }
 
 #[test]
